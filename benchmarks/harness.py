@@ -1,0 +1,315 @@
+"""Start a server, wait until it is ready, look at it from outside, stop it.
+
+Tests, benchmarks and profiling all go through this module, so that "running" and "stopped" mean
+the same everywhere. A server is named as in `SERVERS`, or given as a command line in which
+`{port}` stands for the port it shall listen on.
+
+    with Server("v3") as server:
+        sock = socket.create_connection(server.address)
+
+Everything read about the process comes from proc(5), without touching the process itself.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import ctypes
+import json
+import os
+import re
+import resource
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+ROOT = Path(__file__).resolve().parent.parent
+SERVERS: Mapping[str, Sequence[str]] = {
+    name: (str(ROOT / "stages" / name / "server.py"),) for name in ("v1", "v2", "v3", "v4")
+}
+"""What follows the interpreter on the command line of each server."""
+
+BROADCASTING = frozenset({"v3", "v4"})
+"""The servers that send what one client says to the others; the rest only print it."""
+
+_SYS_PIDFD_GETFD = 438  # the same on every architecture
+
+READY = re.compile(r"Servidor \S+ iniciado en (\(.+\))")
+DEADLINE = 15.0
+"""Seconds within which anything that must happen has happened, on a busy machine too."""
+
+_SET_LIMITS = """
+import json, os, resource, sys
+for number, limits in json.loads(sys.argv[1]):
+    resource.setrlimit(number, limits)
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
+class ServerError(Exception):
+    """A server did not start, did not become ready or did not stop; the text says which."""
+
+
+class Lines:
+    """The lines of a stream, collected by a thread as they come, so that no pipe ever fills."""
+
+    def __init__(self, stream: IO[bytes]):
+        self._lines: list[str] = []
+        self._changed = threading.Condition()
+        self._ended = False
+        self._thread = threading.Thread(target=self._collect, args=(stream,), daemon=True)
+        self._thread.start()
+
+    def _collect(self, stream: IO[bytes]) -> None:
+        with stream:
+            for line in stream:
+                with self._changed:
+                    self._lines.append(line.decode("utf-8", "replace").rstrip("\n"))
+                    self._changed.notify_all()
+        with self._changed:
+            self._ended = True
+            self._changed.notify_all()
+
+    def all(self) -> list[str]:
+        """Every line so far."""
+        with self._changed:
+            return list(self._lines)
+
+    def __getitem__(self, index: int) -> str:
+        with self._changed:
+            return self._lines[index]
+
+    def wait(self, wanted: Callable[[str], object], start: int = 0) -> int:
+        """The index of the first line from `start` on for which `wanted` is true.
+
+        Raises ServerError when none has come within DEADLINE, or none can come any more.
+        """
+        deadline = time.monotonic() + DEADLINE
+        with self._changed:
+            while True:
+                for index in range(start, len(self._lines)):
+                    if wanted(self._lines[index]):
+                        return index
+                start = max(start, len(self._lines))
+                remaining = deadline - time.monotonic()
+                if self._ended or remaining <= 0:
+                    why = "the stream has ended" if self._ended else f"{DEADLINE:g} s have passed"
+                    raise ServerError(f"no such line, and {why}; last: {self._lines[-5:]}")
+                self._changed.wait(remaining)
+
+    def rest(self) -> list[str]:
+        """Every line, once the stream has ended."""
+        self._thread.join(DEADLINE)
+        return self.all()
+
+
+class Server:
+    """A server process.
+
+    server: a name in SERVERS, or a command line with `{port}`, which is ready when it accepts.
+    arguments: appended to the command line of a named server; `--port 0` is there already.
+    python: the interpreter of a named server.
+    limits: resource limits of the process, `{resource.RLIMIT_NOFILE: (soft, hard)}`.
+    wrapper: a command line put before the server's, such as strace's. It must end when the
+        server does; signals go to `wrapper_pid`, everything else concerns `pid`.
+    environment: variables added to our own.
+    """
+
+    def __init__(
+        self,
+        server: str,
+        *,
+        arguments: Sequence[str] = (),
+        python: str = sys.executable,
+        limits: Mapping[int, tuple[int, int]] | None = None,
+        wrapper: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+    ):
+        self.name = server
+        if server in SERVERS:
+            port = 0
+            command = [python, *SERVERS[server], "--port", "0", *arguments]
+        elif "{port}" in server:
+            port = free_port()
+            command = shlex.split(server.replace("{port}", str(port)))
+        else:
+            known = ", ".join(SERVERS)
+            raise ServerError(f"{server!r} is neither one of {known} nor a command with {{port}}")
+        if limits:
+            command = [sys.executable, "-c", _SET_LIMITS, json.dumps([*limits.items()]), *command]
+        try:
+            self.process = subprocess.Popen(
+                [*wrapper, *command],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env={**os.environ, "PYTHONIOENCODING": "utf-8", **(environment or {})},
+            )
+        except OSError as error:
+            raise ServerError(f"{command[0]} cannot be started: {error.strerror}") from None
+        self.wrapper_pid = self.process.pid
+        assert self.process.stdout and self.process.stderr
+        self.log = Lines(self.process.stdout)
+        self.errors = Lines(self.process.stderr)
+        try:
+            self.address = self._wait_until_ready(port)
+            self.pid = _only_child(self.wrapper_pid) if wrapper else self.wrapper_pid
+        except BaseException:
+            self.kill()
+            raise
+
+    def _wait_until_ready(self, port: int) -> tuple[Any, ...]:
+        if port == 0:
+            try:
+                ready = READY.fullmatch(self.log[self.log.wait(READY.fullmatch)])
+            except ServerError as error:
+                raise ServerError(f"{self.name}: {error}; stderr: {self.errors.all()}") from None
+            assert ready
+            address: tuple[Any, ...] = ast.literal_eval(ready[1])
+            return address
+        deadline = time.monotonic() + DEADLINE
+        while True:
+            with contextlib.suppress(ConnectionRefusedError):
+                socket.create_connection(("127.0.0.1", port)).close()
+                return ("127.0.0.1", port)
+            if self.process.poll() is not None:
+                raise ServerError(f"{self.name}: ended at once: {self.errors.rest()[-5:]}")
+            if time.monotonic() > deadline:
+                raise ServerError(f"{self.name}: does not accept on port {port}")
+            time.sleep(0.02)  # a stranger's server says nothing when it is ready
+
+    def stop(self, signum: int = signal.SIGTERM) -> int:
+        """Send `signum`, wait until the process has ended, return its exit status."""
+        with contextlib.suppress(ProcessLookupError):
+            self.process.send_signal(signum)
+        return self.wait()
+
+    def wait(self) -> int:
+        """The exit status. Raises ServerError, and kills, when it is not there in time."""
+        try:
+            return self.process.wait(DEADLINE)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise ServerError(f"{self.name}: still running after {DEADLINE:g} s") from None
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def __enter__(self) -> Server:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self.process.poll() is None:
+            self.kill()
+
+    def cpu_seconds(self) -> float:
+        """CPU time of all threads, user and system: the process's CPU clock.
+
+        The clock's number is made from the pid as in the kernel's MAKE_PROCESS_CPUCLOCK,
+        clock_getcpuclockid(3).
+        """
+        return time.clock_gettime((~self.pid << 3) | 2)
+
+    def context_switches(self) -> int:
+        """How often its threads gave up or lost the CPU; an idle one's number stands still."""
+        total = 0
+        for task in Path(f"/proc/{self.pid}/task").iterdir():
+            for line in (task / "status").read_text().splitlines():
+                if "ctxt_switches" in line:
+                    total += int(line.split()[1])
+        return total
+
+    def resident_kib(self) -> int:
+        """Resident memory, VmRSS."""
+        return self._status("VmRSS")
+
+    def threads(self) -> int:
+        return self._status("Threads")
+
+    def descriptors(self) -> int:
+        """How many descriptors are open."""
+        return len(os.listdir(f"/proc/{self.pid}/fd"))
+
+    def end_of(self, sock: socket.socket) -> socket.socket | None:
+        """A duplicate of the server's end of the connection whose other end is `sock`.
+
+        pidfd_getfd(2) needs the right to trace the server, which a parent usually has. None when
+        the process has no such descriptor: a server that is a child of the command we started.
+        """
+        libc = ctypes.CDLL(None, use_errno=True)
+        pidfd = os.pidfd_open(self.pid)
+        try:
+            for number in map(int, os.listdir(f"/proc/{self.pid}/fd")):
+                fd = libc.syscall(_SYS_PIDFD_GETFD, pidfd, number, 0)
+                if fd < 0:
+                    continue
+                try:
+                    candidate = socket.socket(fileno=fd)
+                except OSError:  # ENOTSOCK
+                    os.close(fd)
+                    continue
+                with contextlib.suppress(OSError):  # ENOTCONN: the listener
+                    if candidate.getpeername() == sock.getsockname():
+                        return candidate
+                candidate.close()
+        finally:
+            os.close(pidfd)
+        return None
+
+    def shrink_send_buffer(self, sock: socket.socket) -> None:
+        """Make the server's send buffer towards `sock` as small as it gets, to see partial sends.
+
+        Loopback takes megabytes before a send is partial, tcp(7). Where the server's end is out
+        of reach nothing happens: what is tested holds with any buffer, it only shows less.
+        """
+        end = self.end_of(sock)
+        if end:
+            with end:
+                end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)  # the kernel's minimum
+
+    def _status(self, field: str) -> int:
+        status = Path(f"/proc/{self.pid}/status").read_text()
+        found = re.search(rf"^{field}:\s+(\d+)", status, re.MULTILINE)
+        assert found, status
+        return int(found[1])
+
+
+def _only_child(pid: int) -> int:
+    """The pid of the one child of a wrapper."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    if len(children) != 1:
+        raise ServerError(f"process {pid} has children {children}, expected one")
+    return int(children[0])
+
+
+def free_port() -> int:
+    """A port of the loopback address that nothing listens on, for now."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
+@contextlib.contextmanager
+def descriptor_limit_raised() -> Iterator[int]:
+    """Our own soft limit on descriptors raised to the hard one, which is yielded."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    try:
+        yield hard
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

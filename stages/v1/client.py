@@ -1,0 +1,151 @@
+#!/usr/bin/env python3
+"""v1: chat client with a thread for each direction.
+
+The main thread waits in recv() for the room, a second one in read() for the keyboard. The
+keyboard may be a terminal, a pipe or a file; at its end the client half-closes the connection,
+shows what still arrives until the server has taken all, and leaves with 0. Status 1: the server
+went away or is not there; 130: Ctrl-C.
+Try: python3 stages/v1/client.py, with a server running
+"""
+
+import argparse
+import codecs
+import os
+import signal
+import socket
+import sys
+import threading
+from typing import Any
+from unicodedata import category
+
+READ_SIZE = 16384
+HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}  # Unicode categories
+STDIN, STDOUT, STDERR = 0, 1, 2
+
+
+def say(text: str, stream: int = STDOUT) -> None:
+    """Write to a standard stream, visible at once; what it cannot show costs one character."""
+    encoding = getattr(sys.stdout if stream == STDOUT else sys.stderr, "encoding", "utf-8")
+    data = text.encode(encoding, "backslashreplace")
+    try:
+        while data:
+            data = data[os.write(stream, data) :]
+    except OSError as error:  # nobody looks any more
+        if stream == STDOUT:
+            say(f"No se puede mostrar nada: {error.strerror}\n", STDERR)
+        os._exit(1)
+
+
+def visible(text: str) -> str:
+    """Escape what a terminal would obey or hide, as `\\x1b` or `\\u202e`; lines stay lines."""
+    return "".join(
+        escape(char) if category(char) in HIDDEN and char != "\n" else char for char in text
+    )
+
+
+def escape(char: str) -> str:
+    if char < "\x80":
+        return f"\\x{ord(char):02x}"
+    return char.encode("ascii", "backslashreplace").decode()
+
+
+def read_keyboard() -> bytes:
+    """What has been typed or piped; b"" at the end. read(2): sys.stdin would hold lines back."""
+    try:
+        return os.read(STDIN, READ_SIZE)
+    except OSError:  # EIO: the terminal is gone
+        return b""
+
+
+class Client:
+    def __init__(self, sock: socket.socket):
+        self.sock = sock
+        self.decoder = codecs.getincrementaldecoder("utf-8")("replace")  # characters cut in two
+        self.said_all = False
+
+    def send(self) -> None:
+        """The life of the keyboard's thread."""
+        try:
+            while True:
+                data = read_keyboard()
+                if not data:
+                    break
+                self.sock.sendall(data)
+            self.said_all = True
+            self.sock.shutdown(socket.SHUT_WR)
+        except OSError:  # the connection is gone: recv() hears of it too
+            pass
+
+    def receive(self) -> None:
+        """The life of the room's thread. It ends the process: the others are blocked."""
+        os._exit(self.show_all())
+
+    def show_all(self) -> int:
+        """Show what arrives until the server has closed its side; the exit status."""
+        try:
+            while True:
+                data = self.sock.recv(READ_SIZE)
+                say(visible(self.decoder.decode(data, final=not data)))
+                if not data:
+                    break
+        except OSError as error:
+            say(f"El servidor se ha ido: {error.strerror}\n", STDERR)
+            return 1
+        if not self.said_all:
+            say("El servidor ha cerrado la conexión\n", STDERR)
+            return 1
+        return 0
+
+    def run(self) -> int:
+        # Blocked in every thread, Ctrl-C waits for sigwait() and cannot be slept over.
+        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))
+        threading.Thread(target=self.send, daemon=True).start()
+        threading.Thread(target=self.receive, daemon=True).start()
+        signal.sigwait((signal.SIGINT,))
+        return 130
+
+
+def reserve_standard_streams() -> None:
+    """Put /dev/null where 0, 1 or 2 was closed at the start: no socket may get their numbers."""
+    while True:
+        fd = os.open(os.devnull, os.O_RDWR)
+        if fd > STDERR:
+            os.close(fd)
+            return
+
+
+def port_number(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text) <= 65535):
+        raise argparse.ArgumentTypeError(f"not a port from 0 to 65535: {text!r}")
+    return int(text)
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Chat client.", allow_abbrev=False)
+    parser.add_argument("--host", default="127.0.0.1", help="address or name (%(default)s)")
+    parser.add_argument("--port", type=port_number, default=8080, help="(%(default)s)")
+    return parser.parse_args()
+
+
+def quit_at_once(signum: int, frame: Any) -> None:
+    os._exit(130)  # 128 + SIGINT, as a shell counts; nothing is buffered here
+
+
+def main() -> int:
+    args = parse_args()
+    if sys.platform != "linux":
+        say("sock_chat solo funciona en Linux\n", STDERR)
+        return 1
+    signal.signal(signal.SIGINT, quit_at_once)
+    reserve_standard_streams()
+    try:
+        sock = socket.create_connection((args.host, args.port))
+    except (OSError, UnicodeError) as error:
+        say(f"No se puede conectar con {(args.host, args.port)}: {error}\n", STDERR)
+        return 1
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # a line leaves when it is typed
+    return Client(sock).run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

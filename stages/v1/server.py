@@ -1,0 +1,289 @@
+#!/usr/bin/env python3
+"""v1: one thread for each client. It listens and prints; nobody hears the others yet.
+
+Who waits, for what: one thread in sigwait() for a signal, one in accept() for a newcomer, and one
+    for each client in recv() for its next bytes. Each reads like a conversation with one peer.
+Changed since nothing: this is the first.
+Cost per message: 1 recvfrom + 1 write (the log), whatever N.
+Cost of an idle client: no wake-up; a thread, with its stacks in the process and in the kernel.
+Breaks when: no more threads can be started
+    (tests/test_limits.py::test_small_address_space), long before descriptors run out.
+Next: v2 waits for everybody in one thread.
+Try: python3 stages/v1/server.py, and in another terminal: python3 stages/v1/client.py
+"""
+
+import argparse
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from contextlib import suppress
+from typing import Dict, Optional, Set
+from unicodedata import category
+
+NAME = "thread-per-client"
+BACKLOG = 1024  # connections the kernel completes before we accept(): a burst of 500 fits
+MAX_LINE = 65536  # bytes before the "\n" of a legal line
+READ_SIZE = 16384  # bytes of one recv(); then another thread may have the interpreter
+STACK_SIZE = 1 << 18  # bytes of stack for a thread: what receive() needs, with room to spare
+RESERVE = 16  # descriptors that no client gets: the log, a library, an operator need some
+ACCEPT_PAUSE = 0.2  # seconds without accept() after it failed for want of descriptors
+STOP_PATIENCE = 1.0  # seconds for the threads to end; a stuck stdout may hold them
+HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}  # Unicode categories
+FULL = b"servidor lleno\n"
+TOO_LONG = "línea demasiado larga"
+
+STDOUT, STDERR = 1, 2
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+failed_streams: Set[int] = set()
+log_lock = threading.RLock()
+
+
+class LineTooLong(Exception):
+    """More than MAX_LINE bytes without a newline."""
+
+
+def say(line: str, stream: int = STDOUT) -> None:
+    """Write one line to a standard stream, visible at once.
+
+    write(2) itself: what the stream does not take must not stay in a buffer that fails once more
+    at exit. EPIPE or ENOSPC cost this line; the room lives on, and stderr hears of it once.
+    """
+    encoding = getattr(sys.stdout if stream == STDOUT else sys.stderr, "encoding", "utf-8")
+    data = f"{line}\n".encode(encoding, "backslashreplace")
+    try:
+        with log_lock:  # a pipe may cut a write of more than PIPE_BUF bytes in two, pipe(7)
+            while data:
+                data = data[os.write(stream, data) :]
+    except OSError as error:
+        if stream not in failed_streams:
+            failed_streams.add(stream)
+            say(f"No se puede escribir el registro: {error.strerror}", STDERR)
+
+
+def visible(text: str) -> str:
+    """Escape what a terminal would obey or hide, as `\\x1b` or `\\u202e`."""
+    if text.isprintable():
+        return text
+    return "".join(escape(char) if category(char) in HIDDEN else char for char in text)
+
+
+def escape(char: str) -> str:
+    if char < "\x80":
+        return f"\\x{ord(char):02x}"
+    return char.encode("ascii", "backslashreplace").decode()
+
+
+def next_line(inbox: bytearray) -> Optional[bytes]:
+    """Cut the first line off `inbox`, without its "\\n"; None while there is no whole line."""
+    end = inbox.find(b"\n")
+    if (end if end >= 0 else len(inbox)) > MAX_LINE:
+        raise LineTooLong
+    if end < 0:
+        return None
+    line = bytes(inbox[:end])
+    del inbox[: end + 1]  # a bytearray forgets its front without moving the rest
+    return line
+
+
+def text_of(line: bytes) -> str:
+    """The text of a line: a "\\r" before the "\\n" is not part of it, invalid UTF-8 is U+FFFD."""
+    return (line[:-1] if line.endswith(b"\r") else line).decode("utf-8", "replace")
+
+
+class Server:
+    def __init__(self, listener: socket.socket, limit: int, quiet: bool):
+        self.listener = listener
+        self.limit = limit - RESERVE
+        self.quiet = quiet
+        self.clients: Dict[socket.socket, threading.Thread] = {}
+        self.lock = threading.Lock()  # of self.clients, which every thread changes
+        self.full = False
+        self.stopping = False
+
+    def log(self, line: str) -> None:
+        if not self.quiet:
+            say(visible(line))
+
+    def accept(self) -> None:
+        """The life of the accepting thread."""
+        while not self.stopping:
+            try:
+                sock, addr = self.listener.accept()
+            except ConnectionAbortedError:
+                continue
+            except (OSError, MemoryError) as error:
+                if not self.stopping:
+                    # EMFILE, ENFILE, ENOMEM: the newcomer stays in the backlog. Without a pause
+                    # accept() would fail at once, for nothing, for ever.
+                    self.say_full(str(error))
+                    time.sleep(ACCEPT_PAUSE)
+                continue
+            if sock.fileno() >= self.limit:
+                self.refuse(sock, f"descriptores hasta el {self.limit - 1}")
+                continue
+            try:
+                thread = threading.Thread(target=self.receive, args=(sock, str(addr)), daemon=True)
+                with self.lock:
+                    self.clients[sock] = thread
+                thread.start()
+            except (RuntimeError, MemoryError):  # pthread_create(3): EAGAIN
+                with self.lock:
+                    self.clients.pop(sock, None)
+                self.refuse(sock, f"no caben más hilos que {len(self.clients)}")
+                continue
+            self.full = False
+
+    def refuse(self, sock: socket.socket, reason: str) -> None:
+        with suppress(OSError):
+            sock.send(FULL)  # an empty send buffer takes these few bytes at once
+        sock.close()
+        self.say_full(reason)
+
+    def say_full(self, reason: str) -> None:
+        """Once per episode, which lasts until a newcomer is let in again."""
+        if not self.full:
+            self.full = True
+            say(f"Servidor lleno: {reason}")
+
+    def receive(self, sock: socket.socket, name: str) -> None:
+        """The life of a client's thread."""
+        self.log(f"Cliente conectado: {name}")
+        inbox = bytearray()  # received, not yet a whole line
+        reason = ""
+        try:
+            while not self.stopping:
+                data = sock.recv(READ_SIZE)
+                inbox += data
+                while True:
+                    line = next_line(inbox)
+                    if line is None:
+                        break
+                    self.handle(name, line)
+                if (
+                    not data
+                ):  # EOF: the last line needs no newline; at a stop it is no EOF of theirs
+                    if not self.stopping:
+                        self.handle(name, bytes(inbox))
+                    break
+        except (OSError, MemoryError):  # ECONNRESET, ETIMEDOUT: an unfinished line stays unsaid
+            pass
+        except LineTooLong:
+            reason = TOO_LONG
+        finally:
+            self.disconnect(sock, name, reason)
+
+    def handle(self, name: str, line: bytes) -> None:
+        text = text_of(line)
+        if text:
+            self.log(f"{name} dice: {text}")
+
+    def disconnect(self, sock: socket.socket, name: str, reason: str = "") -> None:
+        with self.lock:
+            del self.clients[sock]
+        sock.close()
+        self.log(f"Cliente desconectado: {name}" + (f" ({reason})" if reason else ""))
+
+    def run(self) -> None:
+        """Serve until SIGINT or SIGTERM."""
+        # Blocked here, the signals are blocked in every thread started from here, and wait for
+        # sigwait(): none can come between a check and a blocking call and be slept over.
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+        threading.stack_size(STACK_SIZE)
+        acceptor = threading.Thread(target=self.accept, daemon=True)
+        acceptor.start()
+        say(f"Servidor {NAME} iniciado en {self.listener.getsockname()}")
+        signal.sigwait(STOP_SIGNALS)
+        self.stop(acceptor)
+
+    def stop(self, acceptor: threading.Thread) -> None:
+        """Wake every thread and see it end. close() would wake nobody: a blocked call holds on
+        to the socket; shutdown() makes accept() fail with EINVAL and recv() return EOF."""
+        deadline = time.monotonic() + STOP_PATIENCE
+        self.stopping = True
+        self.listener.shutdown(socket.SHUT_RDWR)
+        acceptor.join(STOP_PATIENCE)
+        with self.lock:
+            clients = dict(self.clients)
+        for sock in clients:
+            with suppress(OSError):  # its thread was faster
+                sock.shutdown(socket.SHUT_RDWR)
+        for thread in clients.values():
+            thread.join(max(0, deadline - time.monotonic()))
+        self.listener.close()
+
+
+def raise_descriptor_limit() -> int:
+    """Raise the soft limit on descriptors to the hard one, getrlimit(2), and return it."""
+    import resource  # only here: there is none on systems where main() says a clear word
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    except (OSError, ValueError):  # a hard limit above fs.nr_open
+        hard = soft
+    return sys.maxsize if hard == resource.RLIM_INFINITY else hard
+
+
+def reserve_standard_streams() -> None:
+    """Put /dev/null where 0, 1 or 2 was closed at the start: no socket may get their numbers."""
+    while True:
+        fd = os.open(os.devnull, os.O_RDWR)
+        if fd > STDERR:
+            os.close(fd)
+            return
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens on the first address of `host`. OSError, UnicodeError: cannot."""
+    family, kind, proto, _, addr = socket.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    listener = socket.socket(family, kind, proto)
+    # Connections of an earlier run may linger in TIME_WAIT; they must not keep the port.
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    # Linux hands these two on to every accepted socket: a peer that vanished is found out, and
+    # a small message does not wait for the acknowledgement of the one before (Nagle).
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    listener.bind(addr)
+    listener.listen(BACKLOG)
+    return listener
+
+
+def port_number(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text) <= 65535):
+        raise argparse.ArgumentTypeError(f"not a port from 0 to 65535: {text!r}")
+    return int(text)
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=f"Chat server, {NAME}.", allow_abbrev=False)
+    parser.add_argument("--host", default="127.0.0.1", help="address or name (%(default)s)")
+    parser.add_argument(
+        "--port", type=port_number, default=8080, help="0 picks a free one (%(default)s)"
+    )
+    parser.add_argument("--quiet", action="store_true", help="no line per client or message")
+    return parser.parse_args()
+
+
+def main() -> int:
+    args = parse_args()
+    if sys.platform != "linux":
+        say("sock_chat solo funciona en Linux", STDERR)
+        return 1
+    reserve_standard_streams()
+    limit = raise_descriptor_limit()
+    try:
+        listener = listen(args.host, args.port)
+    except (OSError, UnicodeError) as error:
+        say(f"No se puede escuchar en {(args.host, args.port)}: {error}", STDERR)
+        return 1
+    Server(listener, limit, args.quiet).run()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,295 @@
+#!/usr/bin/env python3
+"""v2: one thread for everybody, on select(). It listens and prints; nobody hears the others yet.
+
+Who waits, for what: one thread, in select(), for the first of: a newcomer, a line, a signal.
+Changed since v1: the threads are gone and with them the lock. A connection's state moves from a
+    thread's stack into a Client; a blocking recv() becomes one turn of receive(), which never
+    blocks; accept() ends when nobody waits; run() is the event loop, and turn() is new.
+Cost per message: 1 select + 1 recvfrom + 1 write (the log), whatever N.
+Cost of an idle client: no wake-up; a Client object, and its share of the set that every
+    select() hands to the kernel and walks through.
+Breaks when: a descriptor reaches FD_SETSIZE, 1024 (tests/test_limits.py::test_1100_clients),
+    and before that when thousands of idle clients make every turn long.
+Next: v3 lets everybody hear what is said.
+Try: python3 stages/v2/server.py, and in another terminal: python3 stages/v2/client.py
+"""
+
+import argparse
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from contextlib import suppress
+from typing import Any, Dict, Optional, Set
+from unicodedata import category
+
+NAME = "select"
+BACKLOG = 1024  # connections the kernel completes before we accept(): a burst of 500 fits
+MAX_LINE = 65536  # bytes before the "\n" of a legal line
+READ_SIZE = 16384  # bytes of one client's input handled before the others get their turn
+RESERVE = 16  # descriptors that no client gets: the log, a library, an operator need some
+FD_SETSIZE = 1024  # select(2): an fd_set is a bit map of this size, whatever the limit says
+ACCEPTS = 16  # newcomers per turn
+ACCEPT_PAUSE = 0.2  # seconds without accept() after it failed for want of descriptors
+HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}  # Unicode categories
+FULL = b"servidor lleno\n"
+TOO_LONG = "línea demasiado larga"
+
+STDOUT, STDERR = 1, 2
+failed_streams: Set[int] = set()
+
+
+class LineTooLong(Exception):
+    """More than MAX_LINE bytes without a newline."""
+
+
+def say(line: str, stream: int = STDOUT) -> None:
+    """Write one line to a standard stream, visible at once.
+
+    write(2) itself: what the stream does not take must not stay in a buffer that fails once more
+    at exit. EPIPE or ENOSPC cost this line; the room lives on, and stderr hears of it once.
+    """
+    encoding = getattr(sys.stdout if stream == STDOUT else sys.stderr, "encoding", "utf-8")
+    data = f"{line}\n".encode(encoding, "backslashreplace")
+    try:
+        while data:
+            data = data[os.write(stream, data) :]
+    except OSError as error:
+        if stream not in failed_streams:
+            failed_streams.add(stream)
+            say(f"No se puede escribir el registro: {error.strerror}", STDERR)
+
+
+def visible(text: str) -> str:
+    """Escape what a terminal would obey or hide, as `\\x1b` or `\\u202e`."""
+    if text.isprintable():
+        return text
+    return "".join(escape(char) if category(char) in HIDDEN else char for char in text)
+
+
+def escape(char: str) -> str:
+    if char < "\x80":
+        return f"\\x{ord(char):02x}"
+    return char.encode("ascii", "backslashreplace").decode()
+
+
+def next_line(inbox: bytearray) -> Optional[bytes]:
+    """Cut the first line off `inbox`, without its "\\n"; None while there is no whole line."""
+    end = inbox.find(b"\n")
+    if (end if end >= 0 else len(inbox)) > MAX_LINE:
+        raise LineTooLong
+    if end < 0:
+        return None
+    line = bytes(inbox[:end])
+    del inbox[: end + 1]  # a bytearray forgets its front without moving the rest
+    return line
+
+
+def text_of(line: bytes) -> str:
+    """The text of a line: a "\\r" before the "\\n" is not part of it, invalid UTF-8 is U+FFFD."""
+    return (line[:-1] if line.endswith(b"\r") else line).decode("utf-8", "replace")
+
+
+class Client:
+    """What a thread kept on its stack in v1: the state of a connection between two events."""
+
+    def __init__(self, sock: socket.socket, addr: Any):
+        self.sock = sock
+        self.name = str(addr)
+        self.inbox = bytearray()  # received, not yet a whole line
+
+
+class Server:
+    def __init__(self, listener: socket.socket, limit: int, quiet: bool):
+        self.listener = listener
+        self.limit = min(limit - RESERVE, FD_SETSIZE)
+        self.quiet = quiet
+        self.clients: Dict[socket.socket, Client] = {}
+        # Whom select() is asked about. Sockets, not descriptors: a number is given out again as
+        # soon as it is closed, and an event of this turn must not reach its next owner.
+        self.readers: Set[socket.socket] = {listener}
+        self.accept_again = 0.0
+        self.full = False
+        self.stopping = False
+
+    def log(self, line: str) -> None:
+        if not self.quiet:
+            say(visible(line))
+
+    def accept(self) -> None:
+        for _ in range(ACCEPTS):
+            try:
+                sock, addr = self.listener.accept()
+            except (BlockingIOError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                # EMFILE, ENFILE, ENOMEM: the newcomer stays in the backlog, the listener stays
+                # readable. Without a pause select() would return at once, for nothing, for ever.
+                self.readers.discard(self.listener)
+                self.accept_again = time.monotonic() + ACCEPT_PAUSE
+                self.say_full(error.strerror)
+                return
+            if sock.fileno() >= self.limit:
+                self.refuse(sock, f"descriptores hasta el {self.limit - 1}")
+                continue
+            sock.setblocking(False)
+            self.full = False
+            client = self.clients[sock] = Client(sock, addr)
+            self.readers.add(sock)
+            self.log(f"Cliente conectado: {client.name}")
+
+    def refuse(self, sock: socket.socket, reason: str) -> None:
+        with suppress(OSError):
+            sock.send(FULL)  # an empty send buffer takes these few bytes at once
+        sock.close()
+        self.say_full(reason)
+
+    def say_full(self, reason: str) -> None:
+        """Once per episode, which lasts until a newcomer is let in again."""
+        if not self.full:
+            self.full = True
+            say(f"Servidor lleno: {reason}")
+
+    def receive(self, client: Client) -> None:
+        """One turn of one client: at most READ_SIZE bytes."""
+        try:
+            data = client.sock.recv(READ_SIZE)
+            client.inbox += data
+            while True:
+                line = next_line(client.inbox)
+                if line is None:
+                    break
+                self.handle(client, line)
+        except BlockingIOError:
+            return
+        except OSError:  # ECONNRESET, ETIMEDOUT: an unfinished line stays unsaid
+            self.disconnect(client)
+        except LineTooLong:
+            self.disconnect(client, TOO_LONG)
+        else:
+            if not data:  # EOF: the last line needs no newline
+                self.handle(client, bytes(client.inbox))
+                self.disconnect(client)
+
+    def handle(self, client: Client, line: bytes) -> None:
+        text = text_of(line)
+        if text:
+            self.log(f"{client.name} dice: {text}")
+
+    def disconnect(self, client: Client, reason: str = "") -> None:
+        del self.clients[client.sock]
+        self.readers.discard(client.sock)
+        client.sock.close()
+        self.log(f"Cliente desconectado: {client.name}" + (f" ({reason})" if reason else ""))
+
+    def run(self) -> None:
+        """Serve until SIGINT or SIGTERM."""
+        # The self-pipe: a signal that comes just before select() would not interrupt it, but the
+        # byte that set_wakeup_fd() writes is readable whenever it came.
+        wakeup, sender = socket.socketpair()
+        sender.setblocking(False)
+        signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
+        for signum in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(signum, self.stop)
+        self.readers.add(wakeup)
+        say(f"Servidor {NAME} iniciado en {self.listener.getsockname()}")
+        while not self.stopping:
+            self.turn()
+        for client in list(self.clients.values()):
+            self.disconnect(client)
+        self.listener.close()
+
+    def stop(self, signum: int, frame: Any) -> None:
+        self.stopping = True
+
+    def turn(self) -> None:
+        """Wait, then give everyone who is ready one turn."""
+        accepting = self.listener in self.readers
+        timeout = None if accepting else ACCEPT_PAUSE
+        readable, _, _ = select.select(self.readers, [], [], timeout)
+        for sock in readable:
+            if self.stopping:
+                return
+            if sock in self.clients:
+                self.receive(self.clients[sock])
+        if self.listener in readable:
+            self.accept()
+        elif not accepting and time.monotonic() >= self.accept_again:
+            self.readers.add(self.listener)
+
+
+def raise_descriptor_limit() -> int:
+    """Raise the soft limit on descriptors to the hard one, getrlimit(2), and return it."""
+    import resource  # only here: there is none on systems where main() says a clear word
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    except (OSError, ValueError):  # a hard limit above fs.nr_open
+        hard = soft
+    return sys.maxsize if hard == resource.RLIM_INFINITY else hard
+
+
+def reserve_standard_streams() -> None:
+    """Put /dev/null where 0, 1 or 2 was closed at the start: no socket may get their numbers."""
+    while True:
+        fd = os.open(os.devnull, os.O_RDWR)
+        if fd > STDERR:
+            os.close(fd)
+            return
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens on the first address of `host`. OSError, UnicodeError: cannot."""
+    family, kind, proto, _, addr = socket.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    listener = socket.socket(family, kind, proto)
+    # Connections of an earlier run may linger in TIME_WAIT; they must not keep the port.
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    # Linux hands these two on to every accepted socket: a peer that vanished is found out, and
+    # a small message does not wait for the acknowledgement of the one before (Nagle).
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    listener.bind(addr)
+    listener.listen(BACKLOG)
+    return listener
+
+
+def port_number(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text) <= 65535):
+        raise argparse.ArgumentTypeError(f"not a port from 0 to 65535: {text!r}")
+    return int(text)
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=f"Chat server, {NAME}.", allow_abbrev=False)
+    parser.add_argument("--host", default="127.0.0.1", help="address or name (%(default)s)")
+    parser.add_argument(
+        "--port", type=port_number, default=8080, help="0 picks a free one (%(default)s)"
+    )
+    parser.add_argument("--quiet", action="store_true", help="no line per client or message")
+    return parser.parse_args()
+
+
+def main() -> int:
+    args = parse_args()
+    if sys.platform != "linux":
+        say("sock_chat solo funciona en Linux", STDERR)
+        return 1
+    reserve_standard_streams()
+    limit = raise_descriptor_limit()
+    try:
+        listener = listen(args.host, args.port)
+    except (OSError, UnicodeError) as error:
+        say(f"No se puede escuchar en {(args.host, args.port)}: {error}", STDERR)
+        return 1
+    listener.setblocking(False)
+    Server(listener, limit, args.quiet).run()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,323 @@
+#!/usr/bin/env python3
+"""v4: the chat room on asyncio, one coroutine for each client.
+
+Who waits, for what: the event loop, in epoll_wait(), for everybody; each coroutine in readline()
+    for its client's next line.
+Changed since v3: the loop, the sets and the partial lines are asyncio's now: accept() is called
+    with a connection, receive() reads like v1's thread again, next_line() is readline(), a turn
+    ends at an await. The outbox stays ours: asyncio's own write buffer has no high-water mark
+    that ends anybody, and from Python 3.12 on each write to it costs more the longer it is.
+Cost per message: 2 epoll_wait + 1 recvfrom + (N-1) sendto, with N clients in the room; the
+    second epoll_wait, without a wait, is the turn of the loop in which the coroutine runs.
+Cost of an idle client: no wake-up, no turn made longer; a task, a transport, a reader, a writer.
+Breaks when: a write to a client that has closed fails: asyncio then drops the connection whole,
+    with lines of that client that nobody has read yet
+    (tests/test_limits.py::test_last_words_in_a_flood); and sooner than v3 in CPU per message.
+Next: lowlevel/ does by hand what asyncio hides here.
+Try: python3 stages/v4/server.py, and in two other terminals: python3 stages/v4/client.py
+"""
+
+import argparse
+import asyncio
+import os
+import signal
+import socket
+import sys
+from errno import EMFILE, ENFILE, ENOBUFS, ENOMEM
+from typing import Any, Dict, Optional, Set
+from unicodedata import category
+
+NAME = "asyncio"
+BACKLOG = 1024  # connections the kernel completes before we accept(): a burst of 500 fits
+MAX_LINE = 65536  # bytes before the "\n" of a legal line
+READ_SIZE = 16384  # bytes of one client's input handled before the others get their turn
+SEND_COST = 32  # bytes of that turn which one send() uses up: short lines cost their sends
+HIGH_WATER = 1 << 20  # bytes that may wait for a client; with more it is a slow reader
+LOW_WATER = 1 << 16  # bytes waiting for a client above which it is not read from
+ACCEPTS = 1  # newcomers per turn: they are counted only in the turn after
+RESERVE = 16  # descriptors that no client gets: the log, a library, an operator need some
+HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}  # Unicode categories
+FULL = b"servidor lleno\n"
+TOO_LONG = "línea demasiado larga"
+SLOW = "lector lento"
+
+STDOUT, STDERR = 1, 2
+failed_streams: Set[int] = set()
+
+
+def say(line: str, stream: int = STDOUT) -> None:
+    """Write one line to a standard stream, visible at once.
+
+    write(2) itself: what the stream does not take must not stay in a buffer that fails once more
+    at exit. EPIPE or ENOSPC cost this line; the room lives on, and stderr hears of it once.
+    """
+    encoding = getattr(sys.stdout if stream == STDOUT else sys.stderr, "encoding", "utf-8")
+    data = f"{line}\n".encode(encoding, "backslashreplace")
+    try:
+        while data:
+            data = data[os.write(stream, data) :]
+    except OSError as error:
+        if stream not in failed_streams:
+            failed_streams.add(stream)
+            say(f"No se puede escribir el registro: {error.strerror}", STDERR)
+
+
+def visible(text: str) -> str:
+    """Escape what a terminal would obey or hide, as `\\x1b` or `\\u202e`."""
+    if text.isprintable():
+        return text
+    return "".join(escape(char) if category(char) in HIDDEN else char for char in text)
+
+
+def escape(char: str) -> str:
+    if char < "\x80":
+        return f"\\x{ord(char):02x}"
+    return char.encode("ascii", "backslashreplace").decode()
+
+
+def text_of(line: bytes) -> str:
+    """The text of a line: a "\\r" before the "\\n" is not part of it, invalid UTF-8 is U+FFFD."""
+    return (line[:-1] if line.endswith(b"\r") else line).decode("utf-8", "replace")
+
+
+class Client:
+    """What others need of a connection; the rest is on the stack of its coroutine."""
+
+    def __init__(self, writer: asyncio.StreamWriter, addr: Any):
+        self.writer = writer
+        self.name = str(addr)
+        self.outbox = bytearray()  # for it, not yet given to its transport
+        self.flusher: Optional[asyncio.Task] = None  # runs while anything waits for it
+        self.budget = READ_SIZE  # what is left of its turn
+
+    def waiting(self) -> int:
+        return len(self.outbox) + self.writer.transport.get_write_buffer_size()
+
+
+class Server:
+    def __init__(self, listener: socket.socket, limit: int, quiet: bool):
+        self.listener = listener
+        self.limit = limit - RESERVE
+        self.quiet = quiet
+        self.clients: Set[Client] = set()
+        self.full = False
+        self.stopping: asyncio.Event  # run() makes it: until 3.9 it belongs to a loop from birth
+
+    def log(self, line: str) -> None:
+        if not self.quiet:
+            say(visible(line))
+
+    async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """The life of a client's coroutine, asyncio.start_server()'s client_connected_cb."""
+        addr = writer.get_extra_info("peername")
+        if addr is None or self.stopping.is_set():  # reset before its name could be read
+            writer.transport.abort()
+            return
+        if writer.get_extra_info("socket").fileno() >= self.limit:
+            self.refuse(writer, f"descriptores hasta el {self.limit - 1}")
+            return
+        # The transport reads 256 KiB at a time, and a buffer of that size costs an mmap, an
+        # mremap and a munmap for each read: it is beyond malloc's threshold, mallopt(3).
+        writer.transport.max_size = READ_SIZE
+        writer.transport.set_write_buffer_limits(high=0)  # drain() waits until nothing waits
+        self.full = False
+        client = Client(writer, addr)
+        self.clients.add(client)
+        self.log(f"Cliente conectado: {client.name}")
+        await self.receive(client, reader)
+
+    def refuse(self, writer: asyncio.StreamWriter, reason: str) -> None:
+        writer.write(FULL)
+        writer.close()
+        self.say_full(reason)
+
+    def say_full(self, reason: str) -> None:
+        """Once per episode, which lasts until a newcomer is let in again."""
+        if not self.full:
+            self.full = True
+            say(f"Servidor lleno: {reason}")
+
+    async def receive(self, client: Client, reader: asyncio.StreamReader) -> None:
+        feed_data = reader.feed_data
+
+        def feed(data: bytes) -> None:
+            # The loop calls this, so the others had their turn since the coroutine last ran.
+            client.budget = READ_SIZE
+            feed_data(data)
+
+        reader.feed_data = feed
+        reason = ""
+        try:
+            while client in self.clients:
+                line = await reader.readline()
+                if client.budget <= 0:  # readline() does not yield while lines are buffered
+                    client.budget = READ_SIZE
+                    await asyncio.sleep(0)
+                while client.flusher and client.waiting() > LOW_WATER:
+                    await client.flusher  # its own; nobody waits for a neighbour's
+                if client not in self.clients:
+                    break  # cut off meanwhile
+                client.budget -= max(len(line), SEND_COST * len(self.clients))
+                self.handle(client, line[:-1] if line.endswith(b"\n") else line)
+                if not line.endswith(b"\n"):
+                    # EOF: the last line needs no newline, and what waits for it is still sent.
+                    while client.flusher:
+                        await client.flusher
+                    break
+        except ValueError:  # readline() found no newline within MAX_LINE
+            reason = TOO_LONG
+        except OSError:  # ECONNRESET, ETIMEDOUT: an unfinished line stays unsaid
+            pass
+        finally:
+            self.disconnect(client, reason)
+
+    def handle(self, client: Client, line: bytes) -> None:
+        text = text_of(line)
+        if text:
+            message = f"{client.name} dice: {text}"
+            self.log(message)
+            self.broadcast(client, f"{message}\n".encode())
+
+    def broadcast(self, sender: Client, data: bytes) -> None:
+        for client in list(self.clients):  # a slow reader leaves during the loop
+            if client is not sender:
+                self.send(client, data)
+
+    def send(self, client: Client, data: bytes) -> None:
+        """Send now what the kernel takes now; keep the rest, in order, once."""
+        transport = client.writer.transport
+        if transport.is_closing():
+            return  # a write to it failed; its coroutine will hear of it from readline()
+        if not client.flusher:
+            transport.write(data)
+            if transport.get_write_buffer_size():
+                client.flusher = asyncio.ensure_future(self.flush(client))
+            return
+        client.outbox += data
+        if client.waiting() > HIGH_WATER:
+            self.disconnect(client, SLOW)
+
+    async def flush(self, client: Client) -> None:
+        """Give the outbox to the transport each time that it has got rid of all it had."""
+        try:
+            await client.writer.drain()
+            while client.outbox:
+                data, client.outbox = client.outbox, bytearray()
+                client.writer.write(data)
+                await client.writer.drain()
+        except ConnectionError:
+            client.outbox.clear()
+        client.flusher = None
+
+    def disconnect(self, client: Client, reason: str = "") -> None:
+        if client not in self.clients:
+            return
+        self.clients.remove(client)
+        if reason or self.stopping.is_set():
+            client.writer.transport.abort()  # what waits for it is dropped
+        else:
+            client.writer.close()
+        self.log(f"Cliente desconectado: {client.name}" + (f" ({reason})" if reason else ""))
+
+    async def run(self) -> None:
+        """Serve until SIGINT or SIGTERM."""
+        loop = asyncio.get_running_loop()
+        self.stopping = asyncio.Event()
+        loop.set_exception_handler(self.complain)
+        for signum in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(signum, self.stopping.set)
+        # asyncio takes its backlog also as the number of accepts per turn, and each of them
+        # that fails for want of descriptors schedules a retry of its own. The kernel gets the
+        # real backlog by a second listen(2).
+        server = await asyncio.start_server(
+            self.accept, sock=self.listener, backlog=ACCEPTS, limit=MAX_LINE
+        )
+        self.listener.listen(BACKLOG)
+        say(f"Servidor {NAME} iniciado en {self.listener.getsockname()}")
+        await self.stopping.wait()
+        server.close()
+        for client in list(self.clients):
+            self.disconnect(client)
+
+    def complain(self, loop: asyncio.AbstractEventLoop, context: Dict[str, Any]) -> None:
+        """What asyncio would log with a traceback: accept() without descriptors, for which it
+        pauses a second by itself, and anything that nobody awaits."""
+        error = context.get("exception")
+        if isinstance(error, OSError) and error.errno in (EMFILE, ENFILE, ENOBUFS, ENOMEM):
+            self.say_full(error.strerror)
+        else:
+            say(f"{context['message']}: {error!r}", STDERR)
+
+
+def raise_descriptor_limit() -> int:
+    """Raise the soft limit on descriptors to the hard one, getrlimit(2), and return it."""
+    import resource  # only here: there is none on systems where main() says a clear word
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    except (OSError, ValueError):  # a hard limit above fs.nr_open
+        hard = soft
+    return sys.maxsize if hard == resource.RLIM_INFINITY else hard
+
+
+def reserve_standard_streams() -> None:
+    """Put /dev/null where 0, 1 or 2 was closed at the start: no socket may get their numbers."""
+    while True:
+        fd = os.open(os.devnull, os.O_RDWR)
+        if fd > STDERR:
+            os.close(fd)
+            return
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens on the first address of `host`. OSError, UnicodeError: cannot."""
+    family, kind, proto, _, addr = socket.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    listener = socket.socket(family, kind, proto)
+    # Connections of an earlier run may linger in TIME_WAIT; they must not keep the port.
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    # Linux hands these two on to every accepted socket: a peer that vanished is found out, and
+    # a small message does not wait for the acknowledgement of the one before (Nagle).
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    listener.bind(addr)
+    listener.listen(BACKLOG)
+    return listener
+
+
+def port_number(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text) <= 65535):
+        raise argparse.ArgumentTypeError(f"not a port from 0 to 65535: {text!r}")
+    return int(text)
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=f"Chat server, {NAME}.", allow_abbrev=False)
+    parser.add_argument("--host", default="127.0.0.1", help="address or name (%(default)s)")
+    parser.add_argument(
+        "--port", type=port_number, default=8080, help="0 picks a free one (%(default)s)"
+    )
+    parser.add_argument("--quiet", action="store_true", help="no line per client or message")
+    return parser.parse_args()
+
+
+def main() -> int:
+    args = parse_args()
+    if sys.platform != "linux":
+        say("sock_chat solo funciona en Linux", STDERR)
+        return 1
+    reserve_standard_streams()
+    limit = raise_descriptor_limit()
+    try:
+        listener = listen(args.host, args.port)
+    except (OSError, UnicodeError) as error:
+        say(f"No se puede escuchar en {(args.host, args.port)}: {error}", STDERR)
+        return 1
+    asyncio.run(Server(listener, limit, args.quiet).run())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,132 @@
+"""Options, and the fixtures that start each server fresh."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+
+from benchmarks.harness import BROADCASTING, SERVERS, Server, ServerError, descriptor_limit_raised
+
+pytest.register_assert_rewrite("tests.wire")
+
+from tests.wire import Room  # noqa: E402  (after the call above, or its asserts say nothing)
+
+Start = Callable[..., Server]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("sock_chat")
+    group.addoption(
+        "--server",
+        metavar="COMMAND",
+        help="run the wire tests against this server instead of ours; {port} in COMMAND is "
+        "replaced by the port it must listen on, at 127.0.0.1",
+    )
+    group.addoption(
+        "--server-python",
+        metavar="PATH",
+        default=sys.executable,
+        help="the interpreter that runs our servers and clients (default: this one)",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if sys.platform != "linux":
+        pytest.exit("sock_chat runs on Linux only", 1)
+    command = config.getoption("--server")
+    if command and "{port}" not in command:
+        raise pytest.UsageError("--server: the command must contain {port}")
+    python = config.getoption("--server-python")
+    if not shutil.which(python):
+        raise pytest.UsageError(f"--server-python: {python} is not an executable file")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--server"):
+        others = [item for item in items if "wire" not in item.keywords]
+        items[:] = [item for item in items if "wire" in item.keywords]
+        config.hook.pytest_deselected(items=others)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A test that takes `name`, or a fixture made of it, runs once for each server.
+
+    `@pytest.mark.servers("v3", "v4")` narrows it down.
+    """
+    if "name" in metafunc.fixturenames:
+        marker = metafunc.definition.get_closest_marker("servers")
+        names = list(marker.args) if marker else list(SERVERS)
+        if metafunc.config.getoption("--server"):
+            names = ["custom"] if BROADCASTING & set(names) else []
+        metafunc.parametrize("name", names)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _descriptors() -> Iterator[None]:
+    with descriptor_limit_raised():
+        yield
+
+
+@pytest.fixture
+def python(request: pytest.FixtureRequest) -> str:
+    """The interpreter for servers and clients."""
+    path: str = request.config.getoption("--server-python")
+    return path
+
+
+@pytest.fixture
+def start(name: str, python: str, request: pytest.FixtureRequest) -> Iterator[Start]:
+    """Start the server under test: `start("--quiet", limits=...)`; see harness.Server.
+
+    At the end of the test it must stop within the contract's time, with status 0 and nothing on
+    stderr, unless the test has stopped it or cleared `checked`.
+    """
+    command = request.config.getoption("--server")
+    with ExitStack() as stack:
+        servers: list[Server] = []
+
+        def start(*arguments: str, **options: Any) -> Server:
+            if command:
+                server = Server(command)
+            else:
+                server = Server(name, arguments=arguments, python=python, **options)
+            servers.append(stack.enter_context(server))
+            return server
+
+        yield start
+        for server in servers:
+            if command:
+                server.kill()
+            elif server.process.poll() is None:
+                assert server.stop() == 0, f"{name}: exit status; stderr: {server.errors.rest()}"
+                assert server.errors.rest() == [], f"{name}: wrote to stderr"
+
+
+@pytest.fixture
+def server(start: Start) -> Server:
+    """The server under test, with its log."""
+    return start()
+
+
+@pytest.fixture
+def room(server: Server, name: str) -> Iterator[Room]:
+    """A room on the server under test that nobody has entered yet."""
+    custom = name == "custom"
+    with Room(server, broadcasts=custom or name in BROADCASTING, logs=not custom) as room:
+        yield room
+
+
+def needed_in_ci(reason: str) -> None:
+    """Skip, but fail where CI promises that everything is there."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(f"CI must have it: {reason}")
+    pytest.skip(reason)
+
+
+__all__ = ["Room", "Server", "ServerError", "Start", "needed_in_ci"]

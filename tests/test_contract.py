@@ -1,0 +1,357 @@
+"""The contract of stages/README.md as far as a TCP connection shows it.
+
+These are the wire tests: they need nothing but a port, and run against any server with
+`pytest --server "COMMAND with {port}"`. Those that ask for a broadcast are for v3 and later.
+"""
+
+from __future__ import annotations
+
+import random
+import socket
+import time
+
+import pytest
+
+from tests.wire import HIGH_WATER, KERNEL_BUFFERS, MAX_LINE, PROMPTLY, Closed, Flood, Peer, Room
+
+pytestmark = pytest.mark.wire
+broadcasting = pytest.mark.servers("v3", "v4")
+
+
+def test_message_reaches_everyone_but_its_sender(room: Room) -> None:
+    """`('127.0.0.1', 52344) dice: Hello`, to all the others; the sender hears nothing."""
+    ana, _bea, carla = (room.join() for _ in range(3))
+    ana.say("Hello")
+    room.hear(ana, "Hello")
+    carla.say("hola, Ana")  # Ana would read her own line first, had she got it
+    room.hear(carla, "hola, Ana")
+
+
+def test_lines_keep_the_order_of_their_sender(room: Room) -> None:
+    ana = room.join()
+    bea = room.join()
+    for sender in (ana, bea, ana):
+        texts = [f"line {number} of {sender.name}" for number in range(300)]
+        sender.say(*texts)
+        room.hear(sender, *texts)
+
+
+@pytest.mark.parametrize("size", [1, 2, 7])
+def test_segmentation_does_not_matter(room: Room, size: int) -> None:
+    """A line in many segments, characters cut in two: framing is on bytes, decoding on lines."""
+    ana = room.join()
+    room.join()
+    texts = ["añ€𝄞 o", "segunda línea", "", "€"]
+    data = "".join(f"{text}\r\n" for text in texts).encode()
+    for at in range(0, len(data), size):
+        ana.send(data[at : at + size])
+    room.hear(ana, *filter(None, texts))
+
+
+def test_many_lines_in_one_segment(room: Room) -> None:
+    ana = room.join()
+    room.join()
+    texts = [str(number) for number in range(200)]
+    ana.say(*texts)
+    room.hear(ana, *texts)
+
+
+def test_invalid_utf8_becomes_the_replacement_character(room: Room) -> None:
+    ana = room.join()
+    room.join()
+    room.join()
+    ana.send(b"caf\xe9 \xff\xfe \xed\xa0\x80 \xf0\x9f\n")
+    text = b"caf\xe9 \xff\xfe \xed\xa0\x80 \xf0\x9f".decode("utf-8", "replace")
+    assert text.startswith("caf\N{REPLACEMENT CHARACTER} ")
+    room.hear(ana, text)
+
+
+def test_carriage_return_before_the_newline_is_not_text(room: Room) -> None:
+    ana = room.join()
+    room.join()
+    ana.send(b"telnet\r\nunix\nboth\r\n")
+    room.hear(ana, "telnet", "unix", "both")
+
+
+def test_empty_lines_are_ignored(room: Room) -> None:
+    ana = room.join()
+    room.join()
+    ana.send(b"\n\r\n\n\none\n\r\n\n two \n\n")
+    room.hear(ana, "one", " two ")
+    ana.say("end")
+    room.hear(ana, "end")
+
+
+@broadcasting
+def test_control_characters_cross_the_wire_as_they_are(room: Room) -> None:
+    """NUL, ANSI escapes, a bare CR, telnet's IAC (which is no UTF-8): text like any other."""
+    ana, _bea = room.join(), room.join()
+    room.log = None  # where they are escaped: test_process.py
+    ana.send(b"a\x00b\x1b[2J\rc\x7f\xff\xfd\x01\r\n")
+    room.hear(ana, "a\x00b\x1b[2J\rc\x7f\ufffd\ufffd\x01")
+
+
+def test_the_unfinished_last_line_counts(room: Room) -> None:
+    ana = room.join()
+    room.join()
+    ana.send(b"first\nlast without newline")
+    ana.finish()
+    room.hear(ana, "first", "last without newline")
+    assert ana.rest() == b"", "after a half-close the server closes its side, and says nothing"
+    room.gone(ana)
+
+
+def test_lines_before_an_immediate_close_count(room: Room) -> None:
+    room.join()
+    for number in range(20):
+        ana = room.join(listens=False)
+        ana.send(f"{number}\nbye".encode())
+        ana.close()
+        room.hear(ana, str(number), "bye")
+        room.gone(ana)
+
+
+def test_longest_line_is_legal(room: Room) -> None:
+    ana = room.join()
+    room.join()
+    for text in ("a" * MAX_LINE, "b" * (MAX_LINE - 1) + "\r", "ñ" * (MAX_LINE // 2)):
+        ana.say(text, "and then")
+        room.hear(ana, text.rstrip("\r"), "and then")
+
+
+@pytest.mark.parametrize("end", [b"", b"\n", b"\r\n"], ids=["endless", "newline", "crlf"])
+def test_line_too_long_ends_that_client_only(room: Room, end: bytes) -> None:
+    ana, _bea, carla = (room.join() for _ in range(3))
+    ana.send(b"before\n" + b"x" * (MAX_LINE if end == b"\r\n" else MAX_LINE + 1) + end)
+    room.hear(ana, "before")
+    room.gone(ana, "línea demasiado larga")
+    assert ana.rest() == b""
+    carla.say("still here")
+    room.hear(carla, "still here")
+
+
+def test_longest_unfinished_line_counts_at_the_end(room: Room) -> None:
+    ana = room.join()
+    room.join()
+    ana.send(b"z" * MAX_LINE)
+    ana.finish()
+    room.hear(ana, "z" * MAX_LINE)
+
+
+def test_reset_right_after_connect(room: Room) -> None:
+    bea = room.join()
+    room.join()
+    for _ in range(30):
+        Peer(room.server.address).reset()
+    bea.say("unmoved")
+    room.hear(bea, "unmoved")
+
+
+def test_reset_in_mid_line_leaves_the_line_unsaid(room: Room) -> None:
+    ana, bea = room.join(), room.join()
+    ana.say("whole")
+    ana.send(b"half a li")
+    room.hear(ana, "whole")
+    ana.reset()
+    room.gone(ana)
+    bea.say("next")
+    room.hear(bea, "next")
+    carla = room.join()
+    carla.say("and on")
+    room.hear(carla, "and on")
+
+
+def test_reset_of_receivers_in_a_broadcast(room: Room) -> None:
+    """Only they are gone; nobody else loses or repeats a line."""
+    ana, _bea = room.join(), room.join()
+    said = 0
+    for _ in range(10):
+        victims = [room.join(listens=False) for _ in range(3)]
+        for victim in victims:
+            ana.say(*(f"to the lost {said + number}" for number in range(5)))
+            room.hear(ana, *(f"to the lost {said + number}" for number in range(5)))
+            said += 5
+            victim.reset()  # with lines unread in its buffer
+        for victim in victims:
+            room.gone(victim)
+
+
+@pytest.mark.parametrize("what", ["trickle", "silence", "half a line"])
+def test_idlers_delay_nobody(room: Room, what: str) -> None:
+    ana, _bea = room.join(), room.join()
+    idlers = [room.join(listens=False) for _ in range(20)]
+    for number in range(50):
+        for idler in idlers:
+            if what == "trickle" or (what == "half a line" and number == 0):
+                idler.send(b"." if number % 2 else "ñ".encode()[:1])
+        ana.say(f"{number}")
+        room.hear(ana, f"{number}", within=PROMPTLY)
+
+
+def test_flooder_starves_nobody(room: Room) -> None:
+    ana, bea = room.join(), room.join()
+    flooder, *readers = (room.join() for _ in range(9))
+    flood = Flood(room, flooder, readers)
+    logged = 0
+    for number in range(10):
+        calm = f"{ana.name} dice: calm {number}"
+        ana.say(f"calm {number}")
+        deadline = time.monotonic() + PROMPTLY
+        if room.broadcasts:
+            while bea.line(deadline - time.monotonic()) != calm:
+                pass
+        else:
+            assert room.log
+            logged = room.log.wait(calm.__eq__, logged)
+            assert time.monotonic() < deadline
+    flood.stop()
+
+
+@broadcasting
+def test_one_who_does_not_read_delays_nobody_and_is_disconnected(room: Room) -> None:
+    ana, bea = room.join(), room.join()
+    deaf = room.join(listens=False, receive_buffer=4096)
+    text = "x" * 32000
+    for sent in range(0, KERNEL_BUFFERS + HIGH_WATER, 10 * len(text)):
+        sender = (ana, bea)[sent // len(text) // 10 % 2]
+        sender.say(*[text] * 10)
+        room.hear(sender, *[text] * 10, within=10 * PROMPTLY)
+        if room.log and any("desconectado" in line for line in room.log.all()):
+            break
+    room.gone(deaf, "lector lento")
+    heard = deaf.rest()
+    assert len(heard) <= sent + 10 * len(text) + 100_000
+    expected = b"".join(line + b"\n" for line in heard.split(b"\n")[:-1])
+    assert heard.startswith(expected)
+    ana.say("after")
+    room.hear(ana, "after")
+
+
+@broadcasting
+def test_flooder_that_does_not_read_is_not_read_from(room: Room) -> None:
+    """While much waits for it, what it says waits too; it is heard when it has caught up."""
+    flooder = room.join(listens=False, receive_buffer=4096)
+    room.server.shrink_send_buffer(flooder.sock)
+    ana, bea = room.join(), room.join()
+    texts = [f"{number:04} " + "y" * 8187 for number in range(64)]
+    for text in texts:
+        ana.say(text)
+        room.hear(ana, text)
+    flooder.say(*(f"me too {number}" for number in range(3)))
+    for number in range(20):
+        bea.say(f"quiet {number}")
+        room.hear(bea, f"quiet {number}")
+    for text in texts:
+        assert flooder.line() == f"{ana.name} dice: {text}"
+    for number in range(20):
+        assert flooder.line() == f"{bea.name} dice: quiet {number}"
+    room.hear(flooder, *(f"me too {number}" for number in range(3)))
+
+
+@broadcasting
+def test_client_128_kib_behind_is_not_dropped(room: Room) -> None:
+    slow = room.join(listens=False, receive_buffer=4096)
+    room.server.shrink_send_buffer(slow.sock)
+    ana, _bea = room.join(), room.join()
+    line = len(f"{ana.name} dice: \n")
+    texts = [f"{number:03} ".ljust(1024 - line, "z") for number in range(128)]
+    ana.say(*texts)
+    room.hear(ana, *texts)
+    for text in texts:
+        assert slow.line() == f"{ana.name} dice: {text}"
+    slow.say("here I am")
+    room.hear(slow, "here I am")
+
+
+@broadcasting
+@pytest.mark.parametrize("chunk", [1000, 4096, 65536])
+def test_partial_sends_keep_the_stream_whole(room: Room, chunk: int) -> None:
+    """The unsent tail is kept, in order, once: what a slow reader reads is what was said."""
+    slow = room.join(listens=False, receive_buffer=2304)
+    room.server.shrink_send_buffer(slow.sock)
+    ana, _bea = room.join(), room.join()
+    expected = bytearray()
+    rng = random.Random(chunk)
+    for _ in range(6):
+        texts = ["".join(rng.choices("abcñ€ ", k=rng.randint(1, 4000))) for _ in range(20)]
+        ana.say(*texts)
+        room.hear(ana, *filter(None, texts))
+        for text in texts:
+            expected += f"{ana.name} dice: {text}\n".encode()
+        while len(expected) > 100_000:
+            assert slow.bytes(chunk) == expected[:chunk]
+            del expected[:chunk]
+    assert slow.bytes(len(expected)) == expected
+
+
+@broadcasting
+def test_half_closed_client_still_gets_what_waits_for_it(room: Room) -> None:
+    slow = room.join(listens=False, receive_buffer=4096)
+    room.server.shrink_send_buffer(slow.sock)
+    ana, _bea = room.join(), room.join()
+    texts = [f"{number} ".ljust(4000, "w") for number in range(12)]
+    ana.say(*texts)
+    room.hear(ana, *texts)
+    slow.send(b"bye")
+    slow.finish()
+    room.hear(slow, "bye")
+    assert slow.rest() == "".join(f"{ana.name} dice: {text}\n" for text in texts).encode()
+    room.gone(slow)
+
+
+def test_joins_and_leaves_during_broadcasts(room: Room) -> None:
+    """Whoever stays hears every line once, whoever comes and goes meanwhile, and however."""
+    ana, bea = room.join(), room.join()
+    rng = random.Random(7)
+    guests: list[Peer] = []
+    for number in range(120):
+        action = rng.choice(("come", "close", "reset", "speak and go"))
+        if action == "come" or not guests:
+            guests.append(room.join(listens=False) if room.log else Peer(room.server.address))
+        else:
+            guest = guests.pop(rng.randrange(len(guests)))
+            if action == "reset":
+                guest.reset()
+            elif action == "close":
+                guest.close()
+            else:
+                guest.send(b"farewell")
+                guest.finish()
+                room.hear(guest, "farewell")
+                guest.close()
+        sender = (ana, bea)[number % 2]
+        sender.say(f"number {number}")
+        room.hear(sender, f"number {number}")
+    for guest in guests:
+        guest.close()
+
+
+def test_five_hundred_connect_at_once(room: Room) -> None:
+    """The accept backlog takes the burst: everyone is in and heard."""
+    ana = room.join()
+    log, room.log = room.log, None
+    room.listeners = [ana]
+    crowd = [Peer(room.server.address) for _ in range(500)]
+    for number, peer in enumerate(crowd):
+        peer.say(f"number {number}")
+    if room.broadcasts:
+        heard = {ana.line() for _ in crowd}
+        assert heard == {f"{peer.name} dice: number {i}" for i, peer in enumerate(crowd)}
+    else:
+        assert log
+        for i, peer in enumerate(crowd):
+            log.wait(f"{peer.name} dice: number {i}".__eq__)
+    for peer in crowd:
+        peer.close()
+
+
+def test_closed_peer_raises() -> None:
+    """The instrument itself: a peer whose server is gone says so."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        peer = Peer(listener.getsockname())
+        connection, _ = listener.accept()
+        connection.sendall(b"half a line")
+        connection.close()
+        with pytest.raises(Closed):
+            peer.line()
+        peer.close()
