@@ -192,7 +192,7 @@ class Flood:
     message of its own; and peers that read them. As fast as the readers read: at most two
     batches are under way."""
 
-    LINES = 4096
+    LINES = 8192
     """in a batch, and one more that ends it"""
 
     def __init__(self, room: Room, flooder: Peer, readers: list[Peer]):
