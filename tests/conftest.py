@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from benchmarks.harness import BROADCASTING, SERVERS, Server, ServerError, descriptor_limit_raised
+from benchmarks.harness import BROADCASTING, SERVERS, Server, descriptor_limit_raised
 
 pytest.register_assert_rewrite("tests.wire")
 
-from tests.wire import Room  # noqa: E402  (after the call above, or its asserts say nothing)
+from tests.wire import Room, close_peers  # noqa: E402  (after the call above, or its asserts say nothing)
 
 Start = Callable[..., Server]
 
@@ -73,6 +73,12 @@ def _descriptors() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True)
+def _peers() -> Iterator[None]:
+    yield
+    close_peers()
+
+
 @pytest.fixture
 def python(request: pytest.FixtureRequest) -> str:
     """The interpreter for servers and clients."""
@@ -115,11 +121,10 @@ def server(start: Start) -> Server:
 
 
 @pytest.fixture
-def room(server: Server, name: str) -> Iterator[Room]:
+def room(server: Server, name: str) -> Room:
     """A room on the server under test that nobody has entered yet."""
     custom = name == "custom"
-    with Room(server, broadcasts=custom or name in BROADCASTING, logs=not custom) as room:
-        yield room
+    return Room(server, broadcasts=custom or name in BROADCASTING, logs=not custom)
 
 
 def needed_in_ci(reason: str) -> None:
@@ -127,6 +132,3 @@ def needed_in_ci(reason: str) -> None:
     if os.environ.get("CI") == "true":
         pytest.fail(f"CI must have it: {reason}")
     pytest.skip(reason)
-
-
-__all__ = ["Room", "Server", "ServerError", "Start", "needed_in_ci"]

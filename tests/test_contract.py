@@ -328,8 +328,6 @@ def test_joins_and_leaves_during_broadcasts(room: Room) -> None:
         sender = (ana, bea)[number % 2]
         sender.say(f"number {number}")
         room.hear(sender, f"number {number}")
-    for guest in guests:
-        guest.close()
 
 
 def test_five_hundred_connect_at_once(room: Room) -> None:
@@ -347,8 +345,6 @@ def test_five_hundred_connect_at_once(room: Room) -> None:
         assert log
         for i, peer in enumerate(crowd):
             log.wait(f"{peer.name} dice: number {i}".__eq__)
-    for peer in crowd:
-        peer.close()
 
 
 def test_closed_peer_raises() -> None:

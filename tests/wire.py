@@ -14,8 +14,6 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Iterator
-from types import TracebackType
 
 from benchmarks.harness import DEADLINE, Lines, Server, ServerError
 
@@ -33,6 +31,15 @@ class Closed(Exception):
     """The server has closed or reset the connection."""
 
 
+open_peers: list[Peer] = []
+
+
+def close_peers() -> None:
+    """Close every peer of the test that has ended, however it ended."""
+    while open_peers:
+        open_peers.pop().close()
+
+
 class Peer:
     """One connection to a server. receive_buffer: SO_RCVBUF, to make it a slow one."""
 
@@ -40,6 +47,7 @@ class Peer:
         host, port = str(address[0]), address[1]
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self.sock = socket.socket(family, socket.SOCK_STREAM)
+        open_peers.append(self)
         self.sock.settimeout(DEADLINE)
         if receive_buffer is not None:  # before connect: it decides the window that is offered
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
@@ -122,21 +130,8 @@ class Room:
         self.broadcasts = broadcasts
         self.log: Lines | None = server.log if logs else None
         self.listeners: list[Peer] = []
-        self._peers: list[Peer] = []
         self._heard = 0  # lines of the log
         self._joined = 0
-
-    def __enter__(self) -> Room:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        for peer in self._peers:
-            peer.close()
 
     def join(self, *, listens: bool = True, receive_buffer: int | None = None) -> Peer:
         """A new peer, which the server knows when this returns.
@@ -144,7 +139,6 @@ class Room:
         listens: it hears everything that `hear` is told of, and reads it.
         """
         peer = Peer(self.server.address, receive_buffer)
-        self._peers.append(peer)
         if self.log:
             self.log.wait(f"Cliente conectado: {peer.name}".__eq__)
         elif self.listeners:
@@ -257,15 +251,9 @@ class Flood:
             thread.join()
 
 
-@contextlib.contextmanager
-def refused(server: Server) -> Iterator[Peer]:
-    """A newcomer whom the server must tell that it is full, and close."""
+def refused(server: Server) -> Peer:
+    """A newcomer that is told that the server is full, and closed."""
     peer = Peer(server.address)
-    try:
-        assert peer.rest() == FULL, "a newcomer that has no place must be told `servidor lleno`"
-        yield peer
-    finally:
-        peer.close()
-
-
-__all__ = ["FULL", "PROMPTLY", "Closed", "Flood", "Peer", "Room", "ServerError", "refused"]
+    assert peer.rest() == FULL, "a newcomer that has no place must be told `servidor lleno`"
+    peer.close()
+    return peer

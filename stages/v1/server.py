@@ -122,6 +122,12 @@ class Server:
                     time.sleep(ACCEPT_PAUSE)
                 continue
             if sock.fileno() >= self.limit:
+                # accept(2) takes a descriptor before it waits for a newcomer. It may be one of
+                # the last although others have become free since: ask for the lowest again.
+                with suppress(OSError):
+                    sock, high = sock.dup(), sock
+                    high.close()
+            if sock.fileno() >= self.limit:
                 self.refuse(sock, f"descriptores hasta el {self.limit - 1}")
                 continue
             try:

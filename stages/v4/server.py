@@ -155,7 +155,7 @@ class Server:
                     await asyncio.sleep(0)
                 while client.flusher and client.waiting() > LOW_WATER:
                     await client.flusher  # its own; nobody waits for a neighbour's
-                if client not in self.clients:
+                if client not in self.clients or self.stopping.is_set():
                     break  # cut off meanwhile
                 client.budget -= max(len(line), SEND_COST * len(self.clients))
                 self.handle(client, line[:-1] if line.endswith(b"\n") else line)
@@ -213,7 +213,7 @@ class Server:
         if client not in self.clients:
             return
         self.clients.remove(client)
-        if reason or self.stopping.is_set():
+        if reason:
             client.writer.transport.abort()  # what waits for it is dropped
         else:
             client.writer.close()
@@ -236,8 +236,10 @@ class Server:
         say(f"Servidor {NAME} iniciado en {self.listener.getsockname()}")
         await self.stopping.wait()
         server.close()
-        for client in list(self.clients):
-            self.disconnect(client)
+        for client in self.clients:
+            client.writer.transport.abort()  # what waits for it is dropped
+        while self.clients:
+            await asyncio.sleep(0)  # every coroutine comes to its end by itself
 
     def complain(self, loop: asyncio.AbstractEventLoop, context: Dict[str, Any]) -> None:
         """What asyncio would log with a traceback: accept() without descriptors, for which it

@@ -1,0 +1,556 @@
+"""The contract of stages/README.md as far as the server's process shows it: its command line,
+its log, its descriptors, threads and CPU time, and how it ends."""
+
+from __future__ import annotations
+
+import os
+import re
+import resource
+import signal
+import socket
+import subprocess
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from benchmarks.harness import BROADCASTING, DEADLINE, READY, ROOT, SERVERS, Server, free_port
+from tests.conftest import Start
+from tests.wire import FULL, Flood, Peer, Room, refused
+
+STOP_WITHIN = 2.0
+"""Seconds from SIGINT or SIGTERM to the end of the process (the contract)."""
+
+CPU_WHEN_FULL = 0.15
+"""Share of one CPU that a server may use while it has no place for newcomers (the contract)."""
+
+KINDS = {"v1": "thread-per-client", "v2": "select", "v3": "select+broadcast", "v4": "asyncio"}
+
+
+def run(
+    name: str, python: str, *arguments: str, cwd: Path = ROOT
+) -> subprocess.CompletedProcess[str]:
+    """Run a server that must end by itself."""
+    return subprocess.run(
+        [python, *SERVERS[name], *arguments],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+        check=False,
+    )
+
+
+# The command line, and what is printed.
+
+
+def test_ready_line(server: Server, name: str) -> None:
+    _host, port = server.address
+    assert server.log[0] == f"Servidor {KINDS[name]} iniciado en ('127.0.0.1', {port})"
+
+
+def test_ready_line_of_the_default_address_is_the_documented_one(name: str, python: str) -> None:
+    """`cd stages/v4 && python server.py`, with nothing else: port 8080, if nobody has it."""
+    process = subprocess.Popen(
+        [python, "server.py"],
+        cwd=ROOT / "stages" / name,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout
+        line = process.stdout.readline()
+        process.terminate()
+        errors = process.communicate(timeout=DEADLINE)[1]
+    finally:
+        process.kill()
+        process.wait()
+    if line:
+        assert line == f"Servidor {KINDS[name]} iniciado en ('127.0.0.1', 8080)\n"
+        assert process.returncode == 0
+    else:
+        assert "('127.0.0.1', 8080)" in errors, "neither the ready line nor a taken port"
+        assert len(errors.splitlines()) == 1
+
+
+def test_ipv6(start: Start, name: str) -> None:
+    server = start("--host", "::1")
+    assert server.address[0] == "::1"
+    room = Room(server, broadcasts=name in BROADCASTING)
+    ana, _bea = room.join(), room.join()
+    ana.say("seis")
+    room.hear(ana, "seis")
+
+
+def test_host_name(start: Start) -> None:
+    server = start("--host", "localhost")
+    Peer(server.address).close()
+
+
+def test_log_lines(room: Room) -> None:
+    ana = room.join()
+    ana.say("hola")
+    room.hear(ana, "hola")
+    ana.close()
+    room.gone(ana)
+    assert room.server.log.all()[1:] == [
+        f"Cliente conectado: {ana.name}",
+        f"{ana.name} dice: hola",
+        f"Cliente desconectado: {ana.name}",
+    ]
+
+
+def test_log_escapes_what_a_terminal_would_obey(room: Room) -> None:
+    """Categories C*, Zl and Zp, and nothing else."""
+    ana = room.join()
+    cases = {
+        "\x1b[31mrojo\x07\x00\t\x9b\x7f": r"\x1b[31mrojo\x07\x00\x09\x9b\x7f",
+        "\u202eabc\u200b\u2028\u2029\ufeff": r"\u202eabc\u200b\u2028\u2029\ufeff",
+        "\U000e0001\ue000\U0010ffff": r"\U000e0001\ue000\U0010ffff",
+        "a\rb": r"a\x0db",
+        "ñ€𝄞 \u3000\xa0.": "ñ€𝄞 \u3000\xa0.",
+    }
+    for said, logged in cases.items():
+        ana.say(said)
+        index = room.server.log.wait(lambda line, text=logged: line.endswith(f" dice: {text}"))
+        assert room.server.log[index] == f"{ana.name} dice: {logged}"
+    ana.send(b"\xff\xfd\x01\xff\xfb\x1f\r\n")  # telnet's IAC: no UTF-8
+    room.server.log.wait(rf"{ana.name} dice: {'�' * 2}\x01{'�' * 2}\x1f".__eq__)
+
+
+def test_quiet_logs_nothing_but_the_ready_line(start: Start) -> None:
+    server = start("--quiet")
+    ana, bea = Peer(server.address), Peer(server.address)
+    ana.say("psst")
+    ana.finish()
+    ana.rest()
+    with suppress(ConnectionError):
+        bea.send(b"x" * 70000)
+    bea.rest()
+    assert server.stop() == 0
+    assert len(server.log.rest()) == 1
+
+
+@pytest.mark.parametrize("port", ["99999", "65536", "-1", "x", "", "8_080", "٨٠٨٠", "80.0"])
+def test_bad_port(name: str, python: str, port: str) -> None:
+    result = run(name, python, "--port", port)
+    assert result.returncode == 2
+    assert "argument --port" in result.stderr.splitlines()[-1]
+    assert "Traceback" not in result.stderr
+
+
+def test_unknown_argument(name: str, python: str) -> None:
+    result = run(name, python, "--loud")
+    assert result.returncode == 2
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "a..b", "\udcff", "x" * 300])
+def test_cannot_listen(name: str, python: str, host: str) -> None:
+    """An address that is not ours, names that cannot be: one line, status 1."""
+    result = run(name, python, "--host", host, "--port", "0")
+    assert result.returncode == 1, result
+    assert len(result.stderr.splitlines()) == 1, result.stderr
+    assert result.stderr.startswith("No se puede escuchar en (")
+    assert result.stdout == ""
+
+
+def test_port_taken(server: Server, name: str, python: str) -> None:
+    result = run(name, python, "--port", str(server.address[1]))
+    assert result.returncode == 1
+    assert len(result.stderr.splitlines()) == 1
+    assert "Address already in use" in result.stderr
+
+
+@pytest.mark.parametrize("program", ["server.py", "client.py"])
+def test_other_systems_get_one_clear_line(name: str, python: str, program: str) -> None:
+    script = (
+        "import asyncio, runpy, sys\n"
+        "sys.platform, sys.modules['resource'] = 'win32', None\n"
+        "sys.argv = sys.argv[1:]\n"
+        "runpy.run_path(sys.argv[0], run_name='__main__')\n"
+    )
+    result = subprocess.run(
+        [python, "-c", script, str(ROOT / "stages" / name / program)],
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+        check=False,
+    )
+    assert result.returncode == 1
+    assert result.stderr == "sock_chat solo funciona en Linux\n"
+
+
+# Standard streams that fail.
+
+
+def shell(command: str, python: str, name: str) -> tuple[subprocess.Popen[bytes], int]:
+    """Start a server through a shell `command` that uses $PYTHON, $SERVER and $PORT."""
+    port = free_port()
+    environment = {"PYTHON": python, "SERVER": SERVERS[name][0], "PORT": str(port)}
+    process = subprocess.Popen(
+        ["sh", "-c", command],
+        env={**os.environ, **environment},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    deadline = time.monotonic() + DEADLINE
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port)).close()
+            return process, port
+        except ConnectionRefusedError:
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.02)  # nothing else to wait for: stdout is what is broken
+
+
+STREAMS = {
+    "closed pipe": 'exec "$PYTHON" "$SERVER" --port "$PORT" > "$FIFO"',
+    "full disk": 'exec "$PYTHON" "$SERVER" --port "$PORT" > /dev/full',
+    "stdout closed": 'exec "$PYTHON" "$SERVER" --port "$PORT" >&-',
+    "all closed": 'exec "$PYTHON" "$SERVER" --port "$PORT" <&- >&- 2>&-',
+    "stderr closed": 'exec "$PYTHON" "$SERVER" --port "$PORT" > /dev/full 2>&-',
+    "ascii": 'PYTHONIOENCODING=ascii exec "$PYTHON" "$SERVER" --port "$PORT"',
+}
+
+
+@pytest.mark.parametrize("stream", STREAMS)
+def test_broken_stdout_ends_nothing(
+    name: str, python: str, stream: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    monkeypatch.setenv("FIFO", str(fifo))
+    reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    process, port = shell(STREAMS[stream], python, name)
+    try:
+        os.close(reader)
+        peers = [Peer(("127.0.0.1", port)) for _ in range(3)]
+        for number in range(3):
+            for peer in peers:
+                peer.say(f"número {number} €")
+        if name in BROADCASTING:
+            told = {
+                peer: sorted(
+                    f"{other.name} dice: número {number} €"
+                    for other in peers
+                    if other is not peer
+                    for number in range(3)
+                )
+                for peer in peers
+            }
+            for peer, texts in told.items():
+                # The others may have spoken before it was in; what it hears is what was said.
+                assert peer.line() in texts
+        for peer in peers:
+            peer.finish()
+        for peer in peers:
+            assert b"iniciado" not in peer.rest(), "a socket got the number of a closed stdout"
+            peer.close()
+        process.terminate()
+        output, errors = process.communicate(timeout=DEADLINE)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == 0
+    lines = errors.decode().splitlines()
+    if stream in ("closed pipe", "full disk"):
+        assert len(lines) == 1
+        assert lines[0].startswith("No se puede escribir el registro: ")
+    else:
+        assert lines == []
+    if stream == "ascii":
+        assert rb"dice: n\xfamero 2 \u20ac" in output
+
+
+# How it ends.
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM], ids=["INT", "TERM"])
+@pytest.mark.parametrize("state", ["empty", "idle", "stalled", "flood"])
+def test_stops_within_two_seconds(room: Room, state: str, signum: int) -> None:
+    """Exit status 0, nothing on stderr, whatever the clients do."""
+    server = room.server
+    flood = None
+    peers: list[Peer] = []
+    if state == "idle":
+        peers = [room.join() for _ in range(20)]
+        peers[0].send(b"half a line")
+    if state == "stalled" and room.broadcasts:
+        ana, bea = room.join(), room.join()
+        stalled = room.join(listens=False, receive_buffer=4096)
+        server.shrink_send_buffer(stalled.sock)
+        for number in range(40):
+            ana.say(f"{number} ".ljust(8000, "x"))
+        room.hear(ana, *(f"{number} ".ljust(8000, "x") for number in range(40)))
+        peers = [ana, bea]
+    if state == "flood":
+        flooders = [room.join(listens=False) for _ in range(3)]
+        readers = [room.join(listens=False) for _ in range(20)]
+        log, room.log = room.log, None
+        flood = Flood(room, flooders[0], readers + flooders[1:])
+        for flooder in flooders[1:]:
+            flooder.send(b"y\n" * 8192)
+        if log:
+            log.wait(f"{flooders[0].name} dice: x".__eq__)
+    started = time.monotonic()
+    status = server.stop(signum)
+    took = time.monotonic() - started
+    if flood:
+        flood.stop()
+    assert status == 0
+    assert server.errors.rest() == []
+    assert took < STOP_WITHIN
+    if state == "idle":
+        assert not any("half a line" in line for line in server.log.rest()), "not an EOF of theirs"
+        for peer in peers:
+            assert peer.rest() == b""
+
+
+def test_second_signal_changes_nothing(server: Server) -> None:
+    for _ in range(50):
+        Peer(server.address)
+    for _ in range(5):
+        os.kill(server.pid, signal.SIGINT)
+        os.kill(server.pid, signal.SIGTERM)
+    assert server.wait() == 0
+    assert server.errors.rest() == []
+
+
+def test_port_can_be_bound_again_at_once(start: Start) -> None:
+    """Although connections that the server closed first linger in TIME_WAIT: SO_REUSEADDR."""
+    server = start()
+    peers = [Peer(server.address) for _ in range(10)]
+    server.log.wait(f"Cliente conectado: {peers[-1].name}".__eq__)
+    assert server.stop() == 0
+    for peer in peers:
+        assert peer.rest() == b""
+        peer.close()
+    again = start("--port", str(server.address[1]))
+    assert again.address == server.address
+    Peer(again.address).close()
+
+
+# Descriptors, threads, memory, CPU.
+
+
+def test_socket_options(room: Room) -> None:
+    ana = room.join()
+    end = room.server.end_of(ana.sock)
+    if end is None:
+        pytest.fail("pidfd_getfd(2) is needed to see it: Linux 5.6, and the right to trace a child")
+    with end:
+        assert end.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        assert end.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+
+
+def test_idle_clients_cost_nothing(room: Room) -> None:
+    """500 of them: no CPU time, no wake-up in half a second."""
+    server = room.server
+    peers = [Peer(server.address) for _ in range(500)]
+    peers[0].send(b"half a line")
+    for peer in peers:
+        server.log.wait(f"Cliente conectado: {peer.name}".__eq__)
+    cpu, switches = settled(server)
+    time.sleep(0.5)  # what is observed is that nothing happens
+    assert server.context_switches() - switches == 0, "woken up with nothing to do"
+    assert server.cpu_seconds() - cpu == 0
+
+
+def settled(server: Server) -> tuple[float, int]:
+    """CPU time and context switches, once they have stood still for a moment."""
+    deadline = time.monotonic() + DEADLINE
+    before = (-1.0, -1)
+    while True:
+        now = (server.cpu_seconds(), server.context_switches())
+        if now == before:
+            return now
+        assert time.monotonic() < deadline, "the server does not come to rest"
+        before = now
+        time.sleep(0.05)
+
+
+def cpu_share(server: Server, seconds: float) -> float:
+    """Share of one CPU that the server uses in the next `seconds`."""
+    cpu, started = server.cpu_seconds(), time.monotonic()
+    time.sleep(seconds)  # the measurement itself
+    return (server.cpu_seconds() - cpu) / (time.monotonic() - started)
+
+
+def test_full_of_descriptors(start: Start, name: str) -> None:
+    """16 are kept in reserve. Newcomers are told and closed, those inside talk on, and when one
+    leaves there is a place again; each such episode is logged once."""
+    server = start(limits={resource.RLIMIT_NOFILE: (40, 64)})
+    room = Room(server, broadcasts=name in BROADCASTING)
+    at_start = server.descriptors()
+    for episode in (1, 2):
+        crowd = [room.join() for _ in range(64 - 16 - at_start)]
+        assert server.descriptors() == 64 - 16
+        for _ in range(40):
+            refused(server)
+        assert len(said_full(server)) == episode, "once per episode"
+        crowd[0].say("we talk on")
+        room.hear(crowd[0], "we talk on")
+        early = Peer(server.address)
+        early.send(b"already speaking\n" * 100)
+        assert early.rest() == FULL, "it is told even when its own words were not read"
+        for peer in crowd:
+            peer.close()
+            room.gone(peer)
+
+
+def said_full(server: Server) -> list[str]:
+    return [line for line in server.log.all() if line.startswith("Servidor lleno: ")]
+
+
+def test_accept_fails_all_the_same(room: Room) -> None:
+    """EMFILE although there is a reserve: the newcomer waits in the backlog, nobody spins,
+    those inside talk, and it recovers by itself."""
+    server = room.server
+    ana, _bea = room.join(), room.join()
+    limits = resource.prlimit(server.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (server.descriptors(), limits[1]))
+    waiting = [Peer(server.address) for _ in range(5)]
+    server.log.wait(lambda line: line.startswith("Servidor lleno: "))
+    assert cpu_share(server, 1.2) < CPU_WHEN_FULL
+    ana.say("still here")
+    room.hear(ana, "still here")
+    assert len(said_full(server)) == 1
+    resource.prlimit(server.pid, resource.RLIMIT_NOFILE, limits)
+    for peer in waiting:
+        server.log.wait(f"Cliente conectado: {peer.name}".__eq__)
+        peer.close()
+
+
+def test_refusing_is_cheap_when_newcomers_keep_coming(start: Start) -> None:
+    """A newcomer that is refused every 20 ms does not make a server spin."""
+    server = start("--quiet", limits={resource.RLIMIT_NOFILE: (64, 64)})
+    for _ in range(64 - 16 - server.descriptors()):
+        Peer(server.address)
+    refused(server)
+    cpu, started = server.cpu_seconds(), time.monotonic()
+    for _ in range(50):
+        refused(server)
+        time.sleep(0.02)  # the pace of the newcomers
+    assert (server.cpu_seconds() - cpu) / (time.monotonic() - started) < CPU_WHEN_FULL
+
+
+def test_thousands_connect_and_leave(start: Start) -> None:
+    """Descriptors, threads and memory come back to where they were."""
+    server = start("--quiet")
+
+    def visit(count: int) -> None:
+        for _ in range(count // 100):
+            peers = [Peer(server.address) for _ in range(100)]
+            for peer in peers[:50]:
+                peer.say("hello and goodbye")
+            for number, peer in enumerate(peers):
+                if number % 3 == 0:
+                    peer.reset()
+                else:
+                    peer.finish()
+            for number, peer in enumerate(peers):
+                if number % 3:
+                    peer.rest()
+                    peer.close()
+
+    before = server.descriptors(), server.threads()
+    visit(1000)
+    come_back_to(server, before)
+    resident = server.resident_kib()
+    visit(3000)
+    come_back_to(server, before)
+    assert server.resident_kib() - resident < 2000, "KiB more after 3,000 visitors"
+
+
+def come_back_to(server: Server, before: tuple[int, int]) -> None:
+    deadline = time.monotonic() + DEADLINE
+    while (server.descriptors(), server.threads()) != before:
+        assert time.monotonic() < deadline, "descriptors or threads are left behind"
+        time.sleep(0.02)
+
+
+def test_line_without_end_does_not_fill_memory(server: Server) -> None:
+    ana = Peer(server.address)
+    resident = server.resident_kib()
+    with suppress(ConnectionError):
+        for _ in range(1000):
+            ana.send(b"x" * 65536)
+        pytest.fail("64 MB of one line, and it is still there")
+    assert server.resident_kib() - resident < 4000, "KiB more"
+    server.log.wait(f"Cliente desconectado: {ana.name} (línea demasiado larga)".__eq__)
+
+
+def test_everything_in_one_wake_up(room: Room) -> None:
+    """Leavers, speakers and newcomers between two waits of the server, which is stopped
+    meanwhile: descriptors are closed and given out again within one batch of events."""
+    server = room.server
+    ana, bea = room.join(), room.join()
+    leavers = [room.join(listens=False) for _ in range(30)]
+    speakers = [room.join(listens=False) for _ in range(10)]
+    os.kill(server.pid, signal.SIGSTOP)
+    for number, leaver in enumerate(leavers):
+        if number % 3 == 0:
+            leaver.reset()
+        elif number % 3 == 1:
+            leaver.close()
+        else:
+            leaver.send(b"last word of %d" % number)
+            leaver.finish()
+    for number, speaker in enumerate(speakers):
+        speaker.say(f"speaker {number}")
+    newcomers = [Peer(server.address) for _ in range(30)]
+    for number, newcomer in enumerate(newcomers):
+        newcomer.say(f"newcomer {number}")
+    os.kill(server.pid, signal.SIGCONT)
+    expected = {
+        *(f"{leavers[n].name} dice: last word of {n}" for n in range(2, 30, 3)),
+        *(f"{peer.name} dice: speaker {n}" for n, peer in enumerate(speakers)),
+        *(f"{peer.name} dice: newcomer {n}" for n, peer in enumerate(newcomers)),
+    }
+    if room.broadcasts:
+        for listener in (ana, bea):
+            heard = [listener.line() for _ in expected]
+            assert set(heard) == expected
+    logged = 0
+    for _ in expected:
+        logged = server.log.wait(lambda line: " dice: " in line, logged) + 1
+    assert {line for line in server.log.all() if " dice: " in line} == expected
+    room.log = None
+    ana.say("and on we go")
+    room.hear(ana, "and on we go")
+
+
+@pytest.mark.parametrize("event", ["half-close", "reset"])
+@pytest.mark.servers("v3", "v4")
+def test_leaving_with_bytes_unread_does_not_spin(room: Room, event: str) -> None:
+    """EPOLLHUP, EPOLLERR and an EOF stay reported: they mean "read it and find out"."""
+    server = room.server
+    slow = room.join(listens=False, receive_buffer=4096)
+    server.shrink_send_buffer(slow.sock)
+    ana, _bea = room.join(), room.join()
+    for number in range(30):
+        ana.say(f"{number} ".ljust(8000, "q"))
+    room.hear(ana, *(f"{number} ".ljust(8000, "q") for number in range(30)))
+    if event == "reset":
+        slow.reset()
+        room.gone(slow)
+    else:
+        slow.finish()
+    assert cpu_share(server, 0.5) < CPU_WHEN_FULL
+    ana.say("next")
+    room.hear(ana, "next")
+    if event == "half-close":
+        for number in range(30):
+            assert slow.line() == f"{ana.name} dice: " + f"{number} ".ljust(8000, "q")
+        assert slow.line() == f"{ana.name} dice: next"
+        assert slow.rest() == b""
+        room.gone(slow)
+
+
+def test_ready_pattern_reads_what_python_prints() -> None:
+    assert re.fullmatch(READY, "Servidor asyncio iniciado en ('::1', 8080, 0, 0)")
