@@ -33,9 +33,11 @@ from typing import IO, Any
 
 ROOT = Path(__file__).resolve().parent.parent
 SERVERS: Mapping[str, Sequence[str]] = {
-    name: (str(ROOT / "stages" / name / "server.py"),) for name in ("v1", "v2", "v3", "v4")
+    name: ("-S", str(ROOT / "stages" / name / "server.py")) for name in ("v1", "v2", "v3", "v4")
 }
-"""What follows the interpreter on the command line of each server."""
+"""What follows the interpreter on the command line of each server.
+
+-S: no site-packages. The stages need none, which is proven in passing, and they start sooner."""
 
 BROADCASTING = frozenset({"v3", "v4"})
 """The servers that send what one client says to the others; the rest only print it."""

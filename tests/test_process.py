@@ -25,6 +25,8 @@ STOP_WITHIN = 2.0
 CPU_WHEN_FULL = 0.15
 """Share of one CPU that a server may use while it has no place for newcomers (the contract)."""
 
+FULL_LINE = re.compile(r"Servidor lleno: .+").fullmatch
+
 KINDS = {"v1": "thread-per-client", "v2": "select", "v3": "select+broadcast", "v4": "asyncio"}
 
 
@@ -133,28 +135,35 @@ def test_quiet_logs_nothing_but_the_ready_line(start: Start) -> None:
     assert len(server.log.rest()) == 1
 
 
-@pytest.mark.parametrize("port", ["99999", "65536", "-1", "x", "", "8_080", "٨٠٨٠", "80.0"])
-def test_bad_port(name: str, python: str, port: str) -> None:
-    result = run(name, python, "--port", port)
-    assert result.returncode == 2
-    assert "argument --port" in result.stderr.splitlines()[-1]
-    assert "Traceback" not in result.stderr
+def test_bad_arguments(name: str, python: str) -> None:
+    """argparse's line, status 2; 99999 would be an OverflowError, and not an OSError, in bind()."""
+    bad = [["--port", port] for port in ("99999", "65536", "-1", "x", "", "8_080", "٨٠", "80.0")]
+    bad += [["--loud"], ["stray"], ["--port"], ["--qui"]]
+    processes = [
+        subprocess.Popen(
+            [python, *SERVERS[name], *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for arguments in bad
+    ]
+    for arguments, process in zip(bad, processes):
+        output, errors = process.communicate(timeout=DEADLINE)
+        assert process.returncode == 2, arguments
+        assert output == ""
+        assert " error: " in errors.splitlines()[-1]
+        assert "Traceback" not in errors
 
 
-def test_unknown_argument(name: str, python: str) -> None:
-    result = run(name, python, "--loud")
-    assert result.returncode == 2
-    assert "Traceback" not in result.stderr
-
-
-@pytest.mark.parametrize("host", ["192.0.2.1", "a..b", "\udcff", "x" * 300])
-def test_cannot_listen(name: str, python: str, host: str) -> None:
+def test_cannot_listen(name: str, python: str) -> None:
     """An address that is not ours, names that cannot be: one line, status 1."""
-    result = run(name, python, "--host", host, "--port", "0")
-    assert result.returncode == 1, result
-    assert len(result.stderr.splitlines()) == 1, result.stderr
-    assert result.stderr.startswith("No se puede escuchar en (")
-    assert result.stdout == ""
+    for host in ("192.0.2.1", "a..b", "\udcff", "x" * 300):
+        result = run(name, python, "--host", host, "--port", "0")
+        assert result.returncode == 1, result
+        assert len(result.stderr.splitlines()) == 1, result.stderr
+        assert result.stderr.startswith("No se puede escuchar en (")
+        assert result.stdout == ""
 
 
 def test_port_taken(server: Server, name: str, python: str) -> None:
@@ -189,7 +198,7 @@ def test_other_systems_get_one_clear_line(name: str, python: str, program: str) 
 def shell(command: str, python: str, name: str) -> tuple[subprocess.Popen[bytes], int]:
     """Start a server through a shell `command` that uses $PYTHON, $SERVER and $PORT."""
     port = free_port()
-    environment = {"PYTHON": python, "SERVER": SERVERS[name][0], "PORT": str(port)}
+    environment = {"PYTHON": python, "SERVER": SERVERS[name][-1], "PORT": str(port)}
     process = subprocess.Popen(
         ["sh", "-c", command],
         env={**os.environ, **environment},
@@ -271,7 +280,7 @@ def test_broken_stdout_ends_nothing(
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM], ids=["INT", "TERM"])
-@pytest.mark.parametrize("state", ["empty", "idle", "stalled", "flood"])
+@pytest.mark.parametrize("state", ["idle", "stalled", "flood"])
 def test_stops_within_two_seconds(room: Room, state: str, signum: int) -> None:
     """Exit status 0, nothing on stderr, whatever the clients do."""
     server = room.server
@@ -387,12 +396,13 @@ def test_full_of_descriptors(start: Start, name: str) -> None:
     server = start(limits={resource.RLIMIT_NOFILE: (40, 64)})
     room = Room(server, broadcasts=name in BROADCASTING)
     at_start = server.descriptors()
-    for episode in (1, 2):
+    full = 0
+    for _ in range(2):
         crowd = [room.join() for _ in range(64 - 16 - at_start)]
         assert server.descriptors() == 64 - 16
         for _ in range(40):
             refused(server)
-        assert len(said_full(server)) == episode, "once per episode"
+        full = server.log.wait(FULL_LINE, full) + 1
         crowd[0].say("we talk on")
         room.hear(crowd[0], "we talk on")
         early = Peer(server.address)
@@ -401,10 +411,7 @@ def test_full_of_descriptors(start: Start, name: str) -> None:
         for peer in crowd:
             peer.close()
             room.gone(peer)
-
-
-def said_full(server: Server) -> list[str]:
-    return [line for line in server.log.all() if line.startswith("Servidor lleno: ")]
+    assert len(list(filter(FULL_LINE, server.log.all()))) == 2, "once per episode"
 
 
 def test_accept_fails_all_the_same(room: Room) -> None:
@@ -415,11 +422,11 @@ def test_accept_fails_all_the_same(room: Room) -> None:
     limits = resource.prlimit(server.pid, resource.RLIMIT_NOFILE)
     resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (server.descriptors(), limits[1]))
     waiting = [Peer(server.address) for _ in range(5)]
-    server.log.wait(lambda line: line.startswith("Servidor lleno: "))
+    server.log.wait(FULL_LINE)
     assert cpu_share(server, 1.2) < CPU_WHEN_FULL
     ana.say("still here")
     room.hear(ana, "still here")
-    assert len(said_full(server)) == 1
+    assert len(list(filter(FULL_LINE, server.log.all()))) == 1, "once per episode"
     resource.prlimit(server.pid, resource.RLIMIT_NOFILE, limits)
     for peer in waiting:
         server.log.wait(f"Cliente conectado: {peer.name}".__eq__)
@@ -433,7 +440,7 @@ def test_refusing_is_cheap_when_newcomers_keep_coming(start: Start) -> None:
         Peer(server.address)
     refused(server)
     cpu, started = server.cpu_seconds(), time.monotonic()
-    for _ in range(50):
+    for _ in range(30):
         refused(server)
         time.sleep(0.02)  # the pace of the newcomers
     assert (server.cpu_seconds() - cpu) / (time.monotonic() - started) < CPU_WHEN_FULL
@@ -459,12 +466,12 @@ def test_thousands_connect_and_leave(start: Start) -> None:
                     peer.close()
 
     before = server.descriptors(), server.threads()
-    visit(1000)
+    visit(500)
     come_back_to(server, before)
     resident = server.resident_kib()
-    visit(3000)
+    visit(2000)
     come_back_to(server, before)
-    assert server.resident_kib() - resident < 2000, "KiB more after 3,000 visitors"
+    assert server.resident_kib() - resident < 2000, "KiB more after 2,000 visitors"
 
 
 def come_back_to(server: Server, before: tuple[int, int]) -> None:
