@@ -120,8 +120,8 @@ class Server:
     arguments: appended to the command line of a named server; `--port 0` is there already.
     python: the interpreter of a named server.
     limits: resource limits of the process, `{resource.RLIMIT_NOFILE: (soft, hard)}`.
-    wrapper: a command line put before the server's, such as strace's. It must end when the
-        server does; signals go to `wrapper_pid`, everything else concerns `pid`.
+    wrapper: a command line put before the server's, such as strace's. The server must be its
+        only child, which `pid` is then, and it must end when the server does.
     environment: variables added to our own.
     """
 
@@ -157,13 +157,12 @@ class Server:
             )
         except OSError as error:
             raise ServerError(f"{command[0]} cannot be started: {error.strerror}") from None
-        self.wrapper_pid = self.process.pid
         assert self.process.stdout and self.process.stderr
         self.log = Lines(self.process.stdout)
         self.errors = Lines(self.process.stderr)
         try:
             self.address = self._wait_until_ready(port)
-            self.pid = _only_child(self.wrapper_pid) if wrapper else self.wrapper_pid
+            self.pid = _only_child(self.process.pid) if wrapper else self.process.pid
         except BaseException:
             self.kill()
             raise
@@ -191,7 +190,7 @@ class Server:
     def stop(self, signum: int = signal.SIGTERM) -> int:
         """Send `signum`, wait until the process has ended, return its exit status."""
         with contextlib.suppress(ProcessLookupError):
-            self.process.send_signal(signum)
+            os.kill(self.pid, signum)
         return self.wait()
 
     def wait(self) -> int:
@@ -203,6 +202,8 @@ class Server:
             raise ServerError(f"{self.name}: still running after {DEADLINE:g} s") from None
 
     def kill(self) -> None:
+        if self.process.poll() is None and hasattr(self, "pid"):
+            os.kill(self.pid, signal.SIGKILL)
         self.process.kill()
         self.process.wait()
 

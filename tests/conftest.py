@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -18,6 +17,11 @@ pytest.register_assert_rewrite("tests.wire")
 from tests.wire import Room, close_peers  # noqa: E402  (after the call above, or its asserts say nothing)
 
 Start = Callable[..., Server]
+
+
+class LimitReached(Exception):
+    """A model's limit, met in the way the contract demands. Only a test of limits raises it,
+    after it has seen that the server said so and that those inside are served on."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -57,14 +61,29 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """A test that takes `name`, or a fixture made of it, runs once for each server.
 
-    `@pytest.mark.servers("v3", "v4")` narrows it down.
+    `@pytest.mark.servers("v3", "v4")` narrows it down. `@pytest.mark.limit("v3", reason="...")`
+    says that v3 must fail with LimitReached, and with nothing else.
     """
     if "name" in metafunc.fixturenames:
         marker = metafunc.definition.get_closest_marker("servers")
         names = list(marker.args) if marker else list(SERVERS)
         if metafunc.config.getoption("--server"):
             names = ["custom"] if BROADCASTING & set(names) else []
-        metafunc.parametrize("name", names)
+        limit = metafunc.definition.get_closest_marker("limit")
+        metafunc.parametrize(
+            "name",
+            [
+                pytest.param(
+                    name,
+                    marks=pytest.mark.xfail(
+                        strict=True, raises=LimitReached, reason=limit.kwargs["reason"]
+                    ),
+                )
+                if limit and name in limit.args
+                else name
+                for name in names
+            ],
+        )
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -125,10 +144,3 @@ def room(server: Server, name: str) -> Room:
     """A room on the server under test that nobody has entered yet."""
     custom = name == "custom"
     return Room(server, broadcasts=custom or name in BROADCASTING, logs=not custom)
-
-
-def needed_in_ci(reason: str) -> None:
-    """Skip, but fail where CI promises that everything is there."""
-    if os.environ.get("CI") == "true":
-        pytest.fail(f"CI must have it: {reason}")
-    pytest.skip(reason)

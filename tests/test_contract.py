@@ -333,20 +333,23 @@ def test_joins_and_leaves_during_broadcasts(room: Room) -> None:
 
 
 def test_five_hundred_connect_at_once(room: Room) -> None:
-    """The accept backlog takes the burst: everyone is in and heard."""
-    ana = room.join()
-    log, room.log = room.log, None
-    room.listeners = [ana]
+    """The accept backlog takes the burst: everyone is in, and hears."""
+    ana, bea = room.join(), room.join()
     crowd = [Peer(room.server.address) for _ in range(500)]
-    for number, peer in enumerate(crowd):
-        peer.say(f"number {number}")
-    if room.broadcasts:
-        heard = {ana.line() for _ in crowd}
-        assert heard == {f"{peer.name} dice: number {i}" for i, peer in enumerate(crowd)}
-    else:
-        assert log
-        for i, peer in enumerate(crowd):
-            log.wait(f"{peer.name} dice: number {i}".__eq__)
+    if room.log:
+        for peer in crowd:
+            room.log.wait(f"Cliente conectado: {peer.name}".__eq__)
+    else:  # accepted in the order in which they came
+        crowd[-1].say("here")
+        for peer in crowd[:-1]:
+            assert peer.line() == f"{crowd[-1].name} dice: here"
+        room.hear(crowd[-1], "here")
+    ana.say("welcome")
+    room.listeners += crowd
+    room.hear(ana, "welcome")
+    room.listeners = [bea]
+    crowd[-1].say("thank you")
+    room.hear(crowd[-1], "thank you")
 
 
 def test_closed_peer_raises() -> None:

@@ -13,6 +13,7 @@ Try: python3 stages/v1/server.py, and in another terminal: python3 stages/v1/cli
 """
 
 import argparse
+import mmap
 import os
 import signal
 import socket
@@ -28,6 +29,7 @@ BACKLOG = 1024  # connections the kernel completes before we accept(): a burst o
 MAX_LINE = 65536  # bytes before the "\n" of a legal line
 READ_SIZE = 16384  # bytes of one recv(); then another thread may have the interpreter
 STACK_SIZE = 1 << 18  # bytes of stack for a thread: what receive() needs, with room to spare
+MEMORY_RESERVE = 1 << 23  # bytes of address space that no newcomer's thread gets
 RESERVE = 16  # descriptors that no client gets: the log, a library, an operator need some
 ACCEPT_PAUSE = 0.2  # seconds without accept() after it failed for want of descriptors
 STOP_PATIENCE = 1.0  # seconds for the threads to end; a stuck stdout may hold them
@@ -131,11 +133,13 @@ class Server:
                 self.refuse(sock, f"descriptores hasta el {self.limit - 1}")
                 continue
             try:
+                # A thread that finds a stack but no memory for its first steps dies unheard.
+                mmap.mmap(-1, STACK_SIZE + MEMORY_RESERVE, flags=mmap.MAP_PRIVATE).close()
                 thread = threading.Thread(target=self.receive, args=(sock, str(addr)), daemon=True)
                 with self.lock:
                     self.clients[sock] = thread
                 thread.start()
-            except (RuntimeError, MemoryError):  # pthread_create(3): EAGAIN
+            except (OSError, RuntimeError, MemoryError):  # mmap(2): ENOMEM; clone(2): EAGAIN
                 with self.lock:
                     self.clients.pop(sock, None)
                 self.refuse(sock, f"no caben más hilos que {len(self.clients)}")

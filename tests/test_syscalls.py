@@ -1,0 +1,69 @@
+"""What each server asks of the kernel for one message: exact counts, seen by strace(1).
+
+A round is one message and all its deliveries, then the next (lock-step). The trace is cut where
+the first and the last message were received, so that start, joins and stop are outside.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections import Counter
+from pathlib import Path
+
+from benchmarks.harness import BROADCASTING
+from tests.conftest import Start
+from tests.needed import needed_in_ci
+from tests.wire import Peer, Room
+
+ROUNDS = 20
+CALL = re.compile(r"^\d+ +(?:<\.\.\. )?(\w+)(?: resumed>|\()(.*)$")
+SAME = {"pselect6": "select", "epoll_pwait": "epoll_wait", "epoll_pwait2": "epoll_wait"}
+"""One name for what the C library may ask for under another."""
+
+EXPECTED = {
+    "v1": lambda n: {"recvfrom": 1, "write": 1},
+    "v2": lambda n: {"select": 1, "recvfrom": 1, "write": 1},
+    "v3": lambda n: {"select": 1, "recvfrom": 1, "sendto": n - 1},
+    "v4": lambda n: {"epoll_wait": 2, "recvfrom": 1, "sendto": n - 1},
+}
+
+
+def calls(trace: str) -> list[tuple[str, str]]:
+    """(name, arguments and result) of each call, in the order in which they returned."""
+    found = []
+    for line in trace.splitlines():
+        match = CALL.match(line)
+        if match and not line.endswith("<unfinished ...>"):
+            found.append((SAME.get(match[1], match[1]), match[2]))
+    return found
+
+
+def test_system_calls_per_message(start: Start, name: str, tmp_path: Path) -> None:
+    strace = shutil.which("strace")
+    if not strace:
+        needed_in_ci("strace is not installed (apt-get install strace)")
+    trace = tmp_path / "trace"
+    quiet = ["--quiet"] if name in BROADCASTING else []
+    server = start(*quiet, wrapper=[str(strace), "-f", "-qq", "-s", "100", "-o", str(trace)])
+    room = Room(server, broadcasts=name in BROADCASTING, logs=not quiet)
+    peers: list[Peer] = []
+    for clients in (2, 10):
+        peers += [room.join() for _ in range(clients - len(peers))]
+        for number in range(-10, ROUNDS + 1):  # the first ones to warm up
+            peers[0].say(f"round {number} of {clients}.")
+            room.hear(peers[0], f"round {number} of {clients}.")
+    assert server.stop() == 0
+    returned = calls(trace.read_text())
+    for clients in (2, 10):
+        first, last = (
+            next(
+                index
+                for index, (call, text) in enumerate(returned)
+                if call == "recvfrom" and f'"round {number} of {clients}.' in text
+            )
+            for number in (0, ROUNDS)
+        )
+        counted = Counter(call for call, _ in returned[first:last])
+        expected = {call: count * ROUNDS for call, count in EXPECTED[name](clients).items()}
+        assert counted == expected, f"system calls in {ROUNDS} rounds with {clients} clients"
