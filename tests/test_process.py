@@ -502,6 +502,7 @@ def test_everything_in_one_wake_up(room: Room) -> None:
     os.kill(server.pid, signal.SIGSTOP)
     for number, leaver in enumerate(leavers):
         if number % 3 == 0:
+            leaver.send(b"half a line, and never said")
             leaver.reset()
         elif number % 3 == 1:
             leaver.close()

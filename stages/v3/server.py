@@ -106,7 +106,7 @@ class Client:
         self.inbox = bytearray()  # received, not yet a whole line
         self.outbox = bytearray()  # for it, not yet taken by the kernel
         self.eof = False  # it has sent its last; it leaves when the outbox is empty
-        self.deaf = False  # it takes no more: it has closed or reset the connection
+        self.lost: Optional[ConnectionError] = None  # why it takes no more
 
 
 class Server:
@@ -193,7 +193,8 @@ class Server:
     def end(self, client: Client) -> None:
         """EOF: the last line needs no newline, and what waits for the client is still sent."""
         client.eof = True
-        self.handle(client, bytes(client.inbox))
+        if not isinstance(client.lost, ConnectionResetError):
+            self.handle(client, bytes(client.inbox))
         if client.outbox:
             self.set_interest(client)  # an EOF stays readable: asked about, it would spin
         else:
@@ -213,7 +214,7 @@ class Server:
 
     def send(self, client: Client, data: bytes) -> None:
         """Send now what the kernel takes now; keep the rest, in order, once."""
-        if client.deaf:
+        if client.lost:
             return
         if not client.outbox:
             sent = self.try_send(client, data)
@@ -233,10 +234,11 @@ class Server:
         """How many bytes are off our hands."""
         try:
             return client.sock.send(data)
-        except ConnectionError:
-            # EPIPE, ECONNRESET: it will take no more. Lines it sent before may still wait in the
-            # receive buffer, so only reading ends it: what is left, then EOF or the error.
-            client.deaf = True
+        except ConnectionError as error:
+            # EPIPE: it has closed, ECONNRESET: it has reset the connection. Lines that it sent
+            # before may still wait in the receive buffer, so only reading ends it. The error is
+            # told once: a recv() after this one returns EOF in either case.
+            client.lost = error
             return len(data)
         except OSError:  # EAGAIN: the send buffer is full
             return 0
