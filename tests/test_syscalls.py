@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.harness import BROADCASTING
@@ -21,7 +22,7 @@ CALL = re.compile(r"^\d+ +(?:<\.\.\. )?(\w+)(?: resumed>|\()(.*)$")
 SAME = {"pselect6": "select", "epoll_pwait": "epoll_wait", "epoll_pwait2": "epoll_wait"}
 """One name for what the C library may ask for under another."""
 
-EXPECTED = {
+EXPECTED: dict[str, Callable[[int], dict[str, int]]] = {
     "v1": lambda n: {"recvfrom": 1, "write": 1},
     "v2": lambda n: {"select": 1, "recvfrom": 1, "write": 1},
     "v3": lambda n: {"select": 1, "recvfrom": 1, "sendto": n - 1},

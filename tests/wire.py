@@ -85,7 +85,7 @@ class Peer:
         del self._received[: end + 1]
         return line.decode()
 
-    def bytes(self, count: int, within: float = DEADLINE) -> bytes:
+    def take(self, count: int, within: float = DEADLINE) -> bytes:
         """The next `count` bytes. Raises Closed, or TimeoutError after `within` seconds."""
         deadline = time.monotonic() + within
         while len(self._received) < count:

@@ -14,7 +14,7 @@ import select
 import signal
 import socket
 import sys
-from typing import Any, Optional
+from typing import Any, List, Optional
 from unicodedata import category
 
 READ_SIZE = 16384
@@ -97,9 +97,11 @@ class Client:
         self.sock.setblocking(False)
         while True:
             # The keyboard waits while the server does not take what was typed before.
-            typing = [] if self.outbox or self.said_all else [STDIN]
+            readers: List[Any] = [self.sock, wakeup]
+            if not (self.outbox or self.said_all):
+                readers.append(STDIN)
             writers = [self.sock] if self.outbox else []
-            readable, writable, _ = select.select([self.sock, wakeup, *typing], writers, [])
+            readable, writable, _ = select.select(readers, writers, [])
             if STDIN in readable:
                 self.outbox = read_keyboard()
                 self.said_all = not self.outbox

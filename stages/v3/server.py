@@ -139,7 +139,7 @@ class Server:
                 # readable. Without a pause select() would return at once, for nothing, for ever.
                 self.readers.discard(self.listener)
                 self.accept_again = time.monotonic() + ACCEPT_PAUSE
-                self.say_full(error.strerror)
+                self.say_full(str(error))
                 return
             if sock.fileno() >= self.limit:
                 self.refuse(sock, f"descriptores hasta el {self.limit - 1}")

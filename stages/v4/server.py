@@ -23,6 +23,7 @@ import os
 import signal
 import socket
 import sys
+from contextlib import suppress
 from errno import EMFILE, ENFILE, ENOBUFS, ENOMEM
 from typing import Any, Dict, Optional, Set
 from unicodedata import category
@@ -87,7 +88,7 @@ class Client:
         self.writer = writer
         self.name = str(addr)
         self.outbox = bytearray()  # for it, not yet given to its transport
-        self.flusher: Optional[asyncio.Task] = None  # runs while anything waits for it
+        self.flusher: Optional[asyncio.Task[None]] = None  # runs while anything waits for it
         self.budget = READ_SIZE  # what is left of its turn
 
     def waiting(self) -> int:
@@ -100,6 +101,7 @@ class Server:
         self.limit = limit - RESERVE
         self.quiet = quiet
         self.clients: Set[Client] = set()
+        self.writers: Set[asyncio.StreamWriter] = set()  # of all connections, to the last byte
         self.full = False
         self.stopping: asyncio.Event  # run() makes it: until 3.9 it belongs to a loop from birth
 
@@ -108,17 +110,26 @@ class Server:
             say(visible(line))
 
     async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """The life of a client's coroutine, asyncio.start_server()'s client_connected_cb."""
+        """The life of a connection's coroutine, asyncio.start_server()'s client_connected_cb."""
+        self.writers.add(writer)
+        try:
+            await self.admit(reader, writer)
+        finally:
+            writer.close()
+            with suppress(OSError):
+                await writer.wait_closed()  # what waits for it is still sent
+            self.writers.remove(writer)
+
+    async def admit(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         addr = writer.get_extra_info("peername")
-        if addr is None or self.stopping.is_set():  # reset before its name could be read
-            writer.transport.abort()
+        if addr is None or self.stopping.is_set():  # None: reset before its name could be read
             return
         if writer.get_extra_info("socket").fileno() >= self.limit:
             self.refuse(writer, f"descriptores hasta el {self.limit - 1}")
             return
         # The transport reads 256 KiB at a time, and a buffer of that size costs an mmap, an
         # mremap and a munmap for each read: it is beyond malloc's threshold, mallopt(3).
-        writer.transport.max_size = READ_SIZE
+        writer.transport.max_size = READ_SIZE  # type: ignore[attr-defined]
         writer.transport.set_write_buffer_limits(high=0)  # drain() waits until nothing waits
         self.full = False
         client = Client(writer, addr)
@@ -128,7 +139,6 @@ class Server:
 
     def refuse(self, writer: asyncio.StreamWriter, reason: str) -> None:
         writer.write(FULL)
-        writer.close()
         self.say_full(reason)
 
     def say_full(self, reason: str) -> None:
@@ -140,12 +150,12 @@ class Server:
     async def receive(self, client: Client, reader: asyncio.StreamReader) -> None:
         feed_data = reader.feed_data
 
-        def feed(data: bytes) -> None:
+        def feed(data: Any) -> None:
             # The loop calls this, so the others had their turn since the coroutine last ran.
             client.budget = READ_SIZE
             feed_data(data)
 
-        reader.feed_data = feed
+        reader.feed_data = feed  # type: ignore[method-assign]
         reason = ""
         try:
             while client in self.clients:
@@ -159,8 +169,7 @@ class Server:
                     break  # cut off meanwhile
                 client.budget -= max(len(line), SEND_COST * len(self.clients))
                 self.handle(client, line[:-1] if line.endswith(b"\n") else line)
-                if not line.endswith(b"\n"):
-                    # EOF: the last line needs no newline, and what waits for it is still sent.
+                if not line.endswith(b"\n"):  # EOF: the last line needs no newline
                     while client.flusher:
                         await client.flusher
                     break
@@ -215,8 +224,6 @@ class Server:
         self.clients.remove(client)
         if reason:
             client.writer.transport.abort()  # what waits for it is dropped
-        else:
-            client.writer.close()
         self.log(f"Cliente desconectado: {client.name}" + (f" ({reason})" if reason else ""))
 
     async def run(self) -> None:
@@ -235,18 +242,21 @@ class Server:
         self.listener.listen(BACKLOG)
         say(f"Servidor {NAME} iniciado en {self.listener.getsockname()}")
         await self.stopping.wait()
+        # Not server.close() yet: a connection that is just being accepted would meet a closed
+        # server, and from Python 3.12 on leave a traceback.
+        loop.remove_reader(self.listener)
+        while len(asyncio.all_tasks()) > 1:  # this one; every other comes to its end by itself
+            for writer in self.writers:
+                writer.transport.abort()  # what waits for it is dropped
+            await asyncio.sleep(0)
         server.close()
-        for client in self.clients:
-            client.writer.transport.abort()  # what waits for it is dropped
-        while self.clients:
-            await asyncio.sleep(0)  # every coroutine comes to its end by itself
 
     def complain(self, loop: asyncio.AbstractEventLoop, context: Dict[str, Any]) -> None:
         """What asyncio would log with a traceback: accept() without descriptors, for which it
         pauses a second by itself, and anything that nobody awaits."""
         error = context.get("exception")
         if isinstance(error, OSError) and error.errno in (EMFILE, ENFILE, ENOBUFS, ENOMEM):
-            self.say_full(error.strerror)
+            self.say_full(str(error))
         else:
             say(f"{context['message']}: {error!r}", STDERR)
 
