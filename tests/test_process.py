@@ -9,6 +9,7 @@ import resource
 import signal
 import socket
 import subprocess
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -317,6 +318,27 @@ def test_stops_within_two_seconds(room: Room, state: str, signum: int) -> None:
         assert not any("half a line" in line for line in server.log.rest()), "not an EOF of theirs"
         for peer in peers:
             assert peer.rest() == b""
+
+
+def test_stops_while_newcomers_keep_coming(server: Server) -> None:
+    """Clients that reconnect at once must not keep it alive, nor trip it up."""
+
+    def storm() -> None:
+        with suppress(ConnectionError):
+            while True:
+                socket.create_connection(server.address).close()
+
+    threads = [threading.Thread(target=storm) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for _ in range(100):
+        Peer(server.address).close()
+    started = time.monotonic()
+    assert server.stop() == 0
+    assert time.monotonic() - started < STOP_WITHIN
+    for thread in threads:
+        thread.join()
+    assert server.errors.rest() == []
 
 
 def test_second_signal_changes_nothing(server: Server) -> None:

@@ -1,0 +1,173 @@
+"""What is written: the stages' headers and copies, the README's commands, the shape of the tree."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from benchmarks.harness import ROOT, SERVERS
+
+STAGES = ("v1", "v2", "v3", "v4")
+STEPS = list(pairwise(STAGES))
+HEADER = (
+    "Who waits, for what",
+    "Changed since",
+    "Cost per message",
+    "Cost of an idle client",
+    "Breaks when",
+    "Next",
+    "Try",
+)
+
+CHANGED = {
+    # What a stage does otherwise than the one before it. All else stands in both, byte for byte.
+    ("v1", "v2"): {
+        "say",
+        *("Server.__init__", "Server.accept", "Server.receive", "Server.handle"),
+        *("Server.disconnect", "Server.run", "Server.stop", "main"),
+    },
+    ("v2", "v3"): {
+        "Client.__init__",
+        *("Server.__init__", "Server.receive", "Server.handle", "Server.disconnect"),
+        "Server.turn",
+    },
+    ("v3", "v4"): {
+        "Client.__init__",
+        *("Server.__init__", "Server.accept", "Server.refuse", "Server.receive"),
+        *("Server.broadcast", "Server.send", "Server.flush", "Server.disconnect", "Server.run"),
+        "main",
+    },
+}
+
+
+def source(stage: str) -> str:
+    return (ROOT / "stages" / stage / "server.py").read_text()
+
+
+def functions(stage: str) -> dict[str, str]:
+    """The source of each function and method, by qualified name, in order."""
+    text = source(stage)
+    found = {}
+    for node in ast.parse(text).body:
+        if isinstance(node, ast.FunctionDef):
+            found[node.name] = ast.get_source_segment(text, node) or ""
+        elif isinstance(node, ast.ClassDef):
+            for method in node.body:
+                if isinstance(method, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                    name = f"{node.name}.{method.name}"
+                    found[name] = ast.get_source_segment(text, method) or ""
+    return found
+
+
+@pytest.mark.parametrize(("older", "newer"), STEPS)
+def test_repeated_functions_are_the_same_to_the_byte(older: str, newer: str) -> None:
+    before, after = functions(older), functions(newer)
+    changed = {name for name in before.keys() & after.keys() if before[name] != after[name]}
+    assert changed == CHANGED[older, newer], "a copy has drifted, or the table above is old"
+
+
+@pytest.mark.parametrize(("older", "newer"), STEPS)
+def test_functions_with_the_same_job_keep_their_order(older: str, newer: str) -> None:
+    before, after = list(functions(older)), list(functions(newer))
+    assert [name for name in before if name in after] == [name for name in after if name in before]
+
+
+@pytest.mark.parametrize(("older", "newer"), STEPS)
+def test_constants_keep_their_value_and_comment(older: str, newer: str) -> None:
+    def constants(stage: str) -> dict[str, str]:
+        return dict(re.findall(r"^([A-Z_]+) = (.*)$", source(stage), re.MULTILINE))
+
+    before, after = constants(older), constants(newer)
+    differing = {name for name in before.keys() & after.keys() if before[name] != after[name]}
+    assert differing <= {"NAME", "READ_SIZE", "ACCEPTS"}
+
+
+def test_client_of_v3_is_that_of_v2() -> None:
+    v2, v3 = (ROOT / "stages" / stage / "client.py" for stage in ("v2", "v3"))
+    assert v2.read_bytes() == v3.read_bytes()
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_header(stage: str) -> None:
+    """The fields of the docstring in their order; "Breaks when" names a test that exists, "Try"
+    files that exist."""
+    header = ast.get_docstring(ast.parse(source(stage)))
+    assert header
+    fields = re.findall(r"^([A-Z][^:\n]*?)(?: v\d| nothing)?: ", header, re.MULTILINE)
+    assert fields[0] == stage or header.startswith(f"{stage}: ")
+    assert tuple(fields)[-len(HEADER) :] == HEADER
+    tests = re.findall(r"tests/(\w+\.py)::(\w+)", header)
+    assert tests
+    for file, test in tests:
+        assert f"\ndef {test}(" in (ROOT / "tests" / file).read_text()
+    for path in re.findall(r"python3 (\S+\.py)", header):
+        assert (ROOT / path).is_file()
+
+
+@pytest.mark.parametrize("path", [*ROOT.glob("stages/*/*.py")], ids=lambda path: path.parent.name)
+def test_stages_import_only_the_standard_library(path: Path) -> None:
+    for node in ast.walk(ast.parse(path.read_text(), feature_version=(3, 8))):
+        if isinstance(node, ast.Import):
+            assert {name.name for name in node.names} <= sys.stdlib_module_names
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0
+            assert node.module in sys.stdlib_module_names
+
+
+def commands(path: Path) -> list[str]:
+    """The lines of the `sh` blocks of a Markdown file."""
+    blocks = re.findall(r"```sh\n(.*?)```", path.read_text(), re.DOTALL)
+    return [line for block in blocks for line in block.splitlines()]
+
+
+def test_commands_of_the_readme() -> None:
+    """They name files that exist, and the one that tests is what .ci/run calls."""
+    readme = ROOT / "README.md"
+    found = commands(readme)
+    assert found[0] == "python3 stages/v4/server.py"
+    assert found[1].startswith("python3 -m venv .venv && ")
+    assert f"\n{found[1]}\n" in (ROOT / ".ci" / "run").read_text()
+    for path in re.findall(r"(?:stages|tests|benchmarks|lowlevel)/[\w./]*", readme.read_text()):
+        assert (ROOT / path).exists(), path
+    options = set(re.findall(r"pytest (--[\w-]+)", "\n".join(found)))
+    conftest = (ROOT / "tests" / "conftest.py").read_text()
+    assert all(f'"{option}"' in conftest for option in options)
+
+
+def test_the_contract_has_the_constants_of_the_code() -> None:
+    contract = (ROOT / "stages" / "README.md").read_text()
+    values = {
+        "MAX_LINE": (65536, "65,536 bytes"),
+        "HIGH_WATER": (1 << 20, "1 MiB"),
+        "LOW_WATER": (1 << 16, "64 KiB"),
+        "READ_SIZE": (16384, "16 KiB"),
+        "SEND_COST": (32, "32 bytes"),
+    }
+    code = source("v3")
+    for name, (value, text) in values.items():
+        found = re.search(rf"^{name} = ([\d <]+)", code, re.MULTILINE)
+        assert found
+        assert eval(found[1]) == value
+        assert re.search(rf"\| `{name}` \| {text} \|", contract)
+
+
+def test_shape_of_the_tree() -> None:
+    tracked = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False
+    ).stdout.split()
+    for name in ("profiling/__init__.py", "stages/__init__.py"):
+        assert not (ROOT / name).exists(), "it would shadow a standard package, or be installed"
+    for path in map(Path, tracked):
+        if path.suffix == ".py" and path.parts[0] in ("lowlevel", "profiling", "benchmarks"):
+            assert path.stem not in sys.stdlib_module_names - {"__init__"}, path
+    pyproject = (ROOT / "pyproject.toml").read_text()
+    tables = re.findall(r"^\[(.+)\]$", pyproject, re.MULTILINE)
+    assert {table.split(".")[0] for table in tables} == {"build-system", "tool"}
+    assert all(table.startswith("tool.ruff") for table in tables if table.startswith("tool"))
+    assert set(SERVERS) >= set(STAGES)
