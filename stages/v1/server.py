@@ -284,6 +284,7 @@ def main() -> int:
     if sys.platform != "linux":
         say("sock_chat solo funciona en Linux", STDERR)
         return 1
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback before run() takes over
     reserve_standard_streams()
     limit = raise_descriptor_limit()
     try:

@@ -37,6 +37,8 @@ def say(text: str, stream: int = STDOUT) -> None:
 
 def visible(text: str) -> str:
     """Escape what a terminal would obey or hide, as `\\x1b` or `\\u202e`; lines stay lines."""
+    if text.replace("\n", "").isprintable():
+        return text
     return "".join(
         escape(char) if category(char) in HIDDEN and char != "\n" else char for char in text
     )

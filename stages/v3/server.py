@@ -164,7 +164,7 @@ class Server:
 
     def receive(self, client: Client) -> None:
         """One turn of one client: READ_SIZE bytes, or fewer when their sends weigh more."""
-        if client.sock not in self.requeued:
+        if client.sock in self.readers:
             try:
                 data = client.sock.recv(READ_SIZE)
             except BlockingIOError:
@@ -176,6 +176,8 @@ class Server:
                 self.end(client)
                 return
             client.inbox += data
+        elif client.sock not in self.requeued:
+            return  # since select() looked, too much has come to wait for it
         budget = READ_SIZE
         try:
             while budget > 0:
@@ -370,6 +372,7 @@ def main() -> int:
     if sys.platform != "linux":
         say("sock_chat solo funciona en Linux", STDERR)
         return 1
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback before run() takes over
     reserve_standard_streams()
     limit = raise_descriptor_limit()
     try:

@@ -159,7 +159,11 @@ class Server:
         reason = ""
         try:
             while client in self.clients:
-                line = await reader.readline()
+                try:
+                    line = await reader.readline()
+                except ValueError:  # no newline within MAX_LINE
+                    reason = TOO_LONG
+                    break
                 if client.budget <= 0:  # readline() does not yield while lines are buffered
                     client.budget = READ_SIZE
                     await asyncio.sleep(0)
@@ -173,8 +177,6 @@ class Server:
                     while client.flusher:
                         await client.flusher
                     break
-        except ValueError:  # readline() found no newline within MAX_LINE
-            reason = TOO_LONG
         except OSError:  # ECONNRESET, ETIMEDOUT: an unfinished line stays unsaid
             pass
         finally:
@@ -200,7 +202,7 @@ class Server:
         if not client.flusher:
             transport.write(data)
             if transport.get_write_buffer_size():
-                client.flusher = asyncio.ensure_future(self.flush(client))
+                client.flusher = asyncio.create_task(self.flush(client))
             return
         client.outbox += data
         if client.waiting() > HIGH_WATER:
@@ -320,6 +322,7 @@ def main() -> int:
     if sys.platform != "linux":
         say("sock_chat solo funciona en Linux", STDERR)
         return 1
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback before run() takes over
     reserve_standard_streams()
     limit = raise_descriptor_limit()
     try:
