@@ -160,10 +160,10 @@ class Server:
 
     def receive(self, sock: socket.socket, name: str) -> None:
         """The life of a client's thread."""
-        self.log(f"Cliente conectado: {name}")
         inbox = bytearray()  # received, not yet a whole line
         reason = ""
         try:
+            self.log(f"Cliente conectado: {name}")
             while not self.stopping:
                 data = sock.recv(READ_SIZE)
                 inbox += data
@@ -172,12 +172,10 @@ class Server:
                     if line is None:
                         break
                     self.handle(name, line)
-                if (
-                    not data
-                ):  # EOF: the last line needs no newline; at a stop it is no EOF of theirs
-                    if not self.stopping:
-                        self.handle(name, bytes(inbox))
+                if not data:
                     break
+            if not self.stopping:  # EOF of theirs, not of ours: the last line needs no newline
+                self.handle(name, bytes(inbox))
         except (OSError, MemoryError):  # ECONNRESET, ETIMEDOUT: an unfinished line stays unsaid
             pass
         except LineTooLong:
