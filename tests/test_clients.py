@@ -203,6 +203,35 @@ def test_a_server_that_goes_away(launch: Launch, how: str) -> None:
     assert errors[0].startswith("El servidor")
 
 
+def test_a_server_that_goes_away_while_much_is_being_sent(launch: Launch, tmp_path: Path) -> None:
+    file = tmp_path / "input"
+    file.write_text("much to say\n" * 500_000)
+    for number in range(4):
+        with file.open() as stdin:
+            client = launch(stdin=stdin)
+            client.connection.recv(10_000 * number or 1)
+            client.connection.close()
+            _, errors = client.ends(1)
+            assert len(errors) == 1
+            assert errors[0].startswith("El servidor")
+
+
+def test_a_keyboard_that_somebody_made_non_blocking(launch: Launch) -> None:
+    """Nothing there yet is not the end of it."""
+    reader, writer = os.pipe()
+    os.set_blocking(reader, False)
+    client = launch(stdin=reader)
+    os.close(reader)
+    client.connection.sendall(b"well?\n")
+    client.shows("well?\n")
+    os.write(writer, b"here I am\n")
+    client.sent("here I am\n")
+    os.close(writer)
+    assert client.connection.recv(1) == b""
+    client.connection.close()
+    client.ends(0)
+
+
 def test_a_server_that_is_not_there(program: str, python: str) -> None:
     for host, port in (("127.0.0.1", str(free_port())), ("a..b", "1"), ("\udcff", "1")):
         result = subprocess.run(

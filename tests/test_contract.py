@@ -168,6 +168,21 @@ def test_reset_in_mid_line_leaves_the_line_unsaid(room: Room) -> None:
         room.hear(bea, f"next {number}")
 
 
+def test_whole_lines_before_a_reset_count(room: Room) -> None:
+    """close() with something unread sends an RST after the last line."""
+    bea, _carla = room.join(), room.join()
+    ana = room.join(listens=False)
+    bea.say("you will not read this")
+    room.hear(bea, "you will not read this")
+    if room.broadcasts:
+        ana.sock.recv(1, socket.MSG_PEEK)  # it is there
+    texts = [f"line {number}" for number in range(200)]
+    ana.say(*texts)
+    ana.close()
+    room.hear(ana, *texts)
+    room.gone(ana)
+
+
 def test_reset_of_receivers_in_a_broadcast(room: Room) -> None:
     """Only they are gone; nobody else loses or repeats a line."""
     ana, _bea = room.join(), room.join()
@@ -256,6 +271,22 @@ def test_flooder_that_does_not_read_is_not_read_from(room: Room) -> None:
     for number in range(20):
         assert flooder.line() == f"{bea.name} dice: quiet {number}"
     room.hear(flooder, *(f"me too {number}" for number in range(3)))
+
+
+@broadcasting
+def test_a_little_behind_is_still_read_from(room: Room) -> None:
+    """The lower mark is not zero: with some bytes always waiting for it, a client is heard."""
+    ana, _bea = room.join(), room.join()
+    slow = room.join(listens=False, receive_buffer=4096)
+    room.server.shrink_send_buffer(slow.sock)
+    texts = [f"{number:03} ".ljust(1000, "v") for number in range(100)]
+    ana.say(*texts)
+    room.hear(ana, *texts)
+    slow.say("can you hear me?")
+    behind = "".join(f"{ana.name} dice: {text}\n" for text in texts).encode()
+    assert slow.take(60_000) == behind[:60_000]
+    room.hear(slow, "can you hear me?")  # with 40 KB still unread
+    assert slow.take(len(behind) - 60_000) == behind[60_000:]
 
 
 @broadcasting

@@ -17,13 +17,15 @@ from tests.wire import FULL, Peer, Room
 
 
 def crowd(server: Server, count: int, name: str) -> None:
-    """Let `count` clients connect, and see whether the last one was let in.
+    """Let `count` clients connect, and see whether the last one was let in; and somebody else,
+    after they have left.
 
     Raises LimitReached when it was refused in the way of the contract.
     """
     room = Room(server, broadcasts=name in BROADCASTING)
     ana, _bea = room.join(), room.join()
     peers = [Peer(server.address) for _ in range(count - 2)]
+    names = {peer.name for peer in peers}
     last = peers[-1]
     connected = f"Cliente conectado: {last.name}"
     index = server.log.wait(
@@ -36,10 +38,20 @@ def crowd(server: Server, count: int, name: str) -> None:
         room.listeners.append(last)
     ana.say("we go on")
     room.hear(ana, "we go on")
+    if not full:
+        last.say("so many of us")
+        room.hear(last, "so many of us")
+        room.leave(last)
+    for peer in peers:
+        peer.close()
+    for line in server.log.all():
+        if line.startswith("Cliente conectado: ") and line.split(": ")[1] in names:
+            server.log.wait(line.replace("conectado", "desconectado").__eq__)
+    newcomer = room.join()
+    newcomer.say("a place again")
+    room.hear(newcomer, "a place again")
     if full:
         raise LimitReached(server.log[index])
-    last.say("so many of us")
-    room.hear(last, "so many of us")
 
 
 @pytest.mark.limit("v2", "v3", reason="select(2) takes no descriptor above 1023; epoll in v4 does")
@@ -54,7 +66,7 @@ def test_small_address_space(start: Start, name: str) -> None:
     status = Path(f"/proc/{server.pid}/status").read_text()
     used = re.search(r"VmSize:\s+(\d+) kB", status)
     assert used
-    room_for = int(used[1]) * 1024 + (64 << 20)
+    room_for = int(used[1]) * 1024 + (24 << 20)
     resource.prlimit(server.pid, resource.RLIMIT_AS, (room_for, room_for))
     crowd(server, 700, name)
 

@@ -3,6 +3,7 @@ its log, its descriptors, threads and CPU time, and how it ends."""
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import resource
@@ -166,6 +167,20 @@ def test_cannot_listen(name: str, python: str) -> None:
         assert result.stdout == ""
 
 
+def test_too_few_descriptors_for_anybody(name: str, python: str) -> None:
+    script = "import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_NOFILE, (20, 20))"
+    script += "; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
+    result = subprocess.run(
+        [python, "-c", script, SERVERS[name][-1], "--port", "0"],
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+        check=False,
+    )
+    assert result.returncode == 1
+    assert result.stderr == "El límite de 20 descriptores no deja sitio a nadie\n"
+
+
 def test_port_taken(server: Server, name: str, python: str) -> None:
     result = run(name, python, "--port", str(server.address[1]))
     assert result.returncode == 1
@@ -276,6 +291,36 @@ def test_broken_stdout_ends_nothing(
         assert rb"dice: n\xfamero 2 \u20ac" in output
 
 
+def test_non_blocking_stdout_loses_nothing(name: str, python: str) -> None:
+    """A pipe that somebody else made non-blocking is waited for like any other."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    process = subprocess.Popen(
+        [python, *SERVERS[name], "--port", "0"],
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONIOENCODING": "utf-8"},
+    )
+    os.close(writer)
+    try:
+        with open(reader, encoding="utf-8") as log:
+            ready = READY.match(log.readline())
+            assert ready
+            ana = Peer(ast.literal_eval(ready[1]))
+            texts = [f"{number} ".ljust(100, "a") for number in range(5000)]
+            ana.say(*texts)  # eight times what a pipe holds
+            ana.finish()
+            assert log.readline() == f"Cliente conectado: {ana.name}\n"
+            for text in texts:
+                assert log.readline() == f"{ana.name} dice: {text}\n"
+            process.terminate()
+            errors = process.communicate(timeout=DEADLINE)[1]
+    finally:
+        process.kill()
+        process.wait()
+    assert (process.returncode, errors) == (0, b"")
+
+
 # How it ends.
 
 
@@ -344,10 +389,10 @@ def test_stops_while_newcomers_keep_coming(server: Server) -> None:
 def test_second_signal_changes_nothing(server: Server) -> None:
     for _ in range(50):
         Peer(server.address)
-    for _ in range(5):
+    while server.process.poll() is None:  # at every point of its end
         os.kill(server.pid, signal.SIGINT)
         os.kill(server.pid, signal.SIGTERM)
-    assert server.wait() == 0
+    assert server.process.returncode == 0
     assert server.errors.rest() == []
 
 

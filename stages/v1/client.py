@@ -11,6 +11,7 @@ Try: python3 stages/v1/client.py, with a server running
 import argparse
 import codecs
 import os
+import select
 import signal
 import socket
 import sys
@@ -29,7 +30,10 @@ def say(text: str, stream: int = STDOUT) -> None:
     data = text.encode(encoding, "backslashreplace")
     try:
         while data:
-            data = data[os.write(stream, data) :]
+            try:
+                data = data[os.write(stream, data) :]
+            except BlockingIOError:  # a pipe that its other user made non-blocking
+                select.select([], [stream], [])
     except OSError as error:  # nobody looks any more
         if stream == STDOUT:
             say(f"No se puede mostrar nada: {error.strerror}\n", STDERR)
@@ -53,10 +57,13 @@ def escape(char: str) -> str:
 
 def read_keyboard() -> bytes:
     """What has been typed or piped; b"" at the end. read(2): sys.stdin would hold lines back."""
-    try:
-        return os.read(STDIN, READ_SIZE)
-    except OSError:  # EIO: the terminal is gone
-        return b""
+    while True:
+        try:
+            return os.read(STDIN, READ_SIZE)
+        except BlockingIOError:  # a pipe that its other user made non-blocking
+            select.select([STDIN], [], [])
+        except OSError:  # EIO: the terminal is gone
+            return b""
 
 
 class Client:

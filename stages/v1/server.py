@@ -15,6 +15,7 @@ Try: python3 stages/v1/server.py, and in another terminal: python3 stages/v1/cli
 import argparse
 import mmap
 import os
+import select
 import signal
 import socket
 import sys
@@ -31,6 +32,7 @@ READ_SIZE = 16384  # bytes of one recv(); then another thread may have the inter
 STACK_SIZE = 1 << 18  # bytes of stack for a thread: what receive() needs, with room to spare
 MEMORY_RESERVE = 1 << 23  # bytes of address space that no newcomer's thread gets
 RESERVE = 16  # descriptors that no client gets: the log, a library, an operator need some
+OWN = 8  # descriptors that a server of any kind needs for itself
 ACCEPT_PAUSE = 0.2  # seconds without accept() after it failed for want of descriptors
 STOP_PATIENCE = 1.0  # seconds for the threads to end; a stuck stdout may hold them
 HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}  # Unicode categories
@@ -58,7 +60,10 @@ def say(line: str, stream: int = STDOUT) -> None:
     try:
         with log_lock:  # a pipe may cut a write of more than PIPE_BUF bytes in two, pipe(7)
             while data:
-                data = data[os.write(stream, data) :]
+                try:
+                    data = data[os.write(stream, data) :]
+                except BlockingIOError:  # a pipe that its other user made non-blocking
+                    select.select([], [stream], [])
     except OSError as error:
         if stream not in failed_streams:
             failed_streams.add(stream)
@@ -102,6 +107,7 @@ class Server:
         self.quiet = quiet
         self.clients: Dict[socket.socket, threading.Thread] = {}
         self.lock = threading.Lock()  # of self.clients, which every thread changes
+        self.most = 0  # threads at a time so far
         self.full = False
         self.stopping = False
 
@@ -133,8 +139,7 @@ class Server:
                 self.refuse(sock, f"descriptores hasta el {self.limit - 1}")
                 continue
             try:
-                # A thread that finds a stack but no memory for its first steps dies unheard.
-                mmap.mmap(-1, STACK_SIZE + MEMORY_RESERVE, flags=mmap.MAP_PRIVATE).close()
+                self.check_memory()
                 thread = threading.Thread(target=self.receive, args=(sock, str(addr)), daemon=True)
                 with self.lock:
                     self.clients[sock] = thread
@@ -145,6 +150,15 @@ class Server:
                 self.refuse(sock, f"no caben más hilos que {len(self.clients)}")
                 continue
             self.full = False
+
+    def check_memory(self) -> None:
+        """OSError when a thread might find a stack, but no memory for its first steps: it would
+        die unheard, and start() wait for it for ever."""
+        # The C library keeps the stacks of threads that have ended, for the next ones.
+        another_stack = len(self.clients) >= self.most
+        size = MEMORY_RESERVE if another_stack else MEMORY_RESERVE // 2
+        mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE).close()
+        self.most = max(self.most, len(self.clients) + 1)
 
     def refuse(self, sock: socket.socket, reason: str) -> None:
         with suppress(OSError):
@@ -285,6 +299,9 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback before run() takes over
     reserve_standard_streams()
     limit = raise_descriptor_limit()
+    if limit < RESERVE + OWN:
+        say(f"El límite de {limit} descriptores no deja sitio a nadie", STDERR)
+        return 1
     try:
         listener = listen(args.host, args.port)
     except (OSError, UnicodeError) as error:

@@ -30,6 +30,7 @@ BACKLOG = 1024  # connections the kernel completes before we accept(): a burst o
 MAX_LINE = 65536  # bytes before the "\n" of a legal line
 READ_SIZE = 16384  # bytes of one client's input handled before the others get their turn
 RESERVE = 16  # descriptors that no client gets: the log, a library, an operator need some
+OWN = 8  # descriptors that a server of any kind needs for itself
 FD_SETSIZE = 1024  # select(2): an fd_set is a bit map of this size, whatever the limit says
 ACCEPTS = 16  # newcomers per turn
 ACCEPT_PAUSE = 0.2  # seconds without accept() after it failed for want of descriptors
@@ -38,6 +39,7 @@ FULL = b"servidor lleno\n"
 TOO_LONG = "línea demasiado larga"
 
 STDOUT, STDERR = 1, 2
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 failed_streams: Set[int] = set()
 
 
@@ -55,7 +57,10 @@ def say(line: str, stream: int = STDOUT) -> None:
     data = f"{line}\n".encode(encoding, "backslashreplace")
     try:
         while data:
-            data = data[os.write(stream, data) :]
+            try:
+                data = data[os.write(stream, data) :]
+            except BlockingIOError:  # a pipe that its other user made non-blocking
+                select.select([], [stream], [])
     except OSError as error:
         if stream not in failed_streams:
             failed_streams.add(stream)
@@ -191,12 +196,13 @@ class Server:
         wakeup, sender = socket.socketpair()
         sender.setblocking(False)
         signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
-        for signum in (signal.SIGINT, signal.SIGTERM):
+        for signum in STOP_SIGNALS:
             signal.signal(signum, self.stop)
         self.readers.add(wakeup)
         say(f"Servidor {NAME} iniciado en {self.listener.getsockname()}")
         while not self.stopping:
             self.turn()
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # no handler outlives the end
         for client in list(self.clients.values()):
             self.disconnect(client)
         self.listener.close()
@@ -282,6 +288,9 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback before run() takes over
     reserve_standard_streams()
     limit = raise_descriptor_limit()
+    if limit < RESERVE + OWN:
+        say(f"El límite de {limit} descriptores no deja sitio a nadie", STDERR)
+        return 1
     try:
         listener = listen(args.host, args.port)
     except (OSError, UnicodeError) as error:

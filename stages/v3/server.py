@@ -34,6 +34,7 @@ SEND_COST = 32  # bytes of that turn which one send() uses up: short lines cost 
 HIGH_WATER = 1 << 20  # bytes that may wait for a client; with more it is a slow reader
 LOW_WATER = 1 << 16  # bytes waiting for a client above which it is not read from
 RESERVE = 16  # descriptors that no client gets: the log, a library, an operator need some
+OWN = 8  # descriptors that a server of any kind needs for itself
 FD_SETSIZE = 1024  # select(2): an fd_set is a bit map of this size, whatever the limit says
 ACCEPTS = 16  # newcomers per turn
 ACCEPT_PAUSE = 0.2  # seconds without accept() after it failed for want of descriptors
@@ -43,6 +44,7 @@ TOO_LONG = "línea demasiado larga"
 SLOW = "lector lento"
 
 STDOUT, STDERR = 1, 2
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 failed_streams: Set[int] = set()
 
 
@@ -60,7 +62,10 @@ def say(line: str, stream: int = STDOUT) -> None:
     data = f"{line}\n".encode(encoding, "backslashreplace")
     try:
         while data:
-            data = data[os.write(stream, data) :]
+            try:
+                data = data[os.write(stream, data) :]
+            except BlockingIOError:  # a pipe that its other user made non-blocking
+                select.select([], [stream], [])
     except OSError as error:
         if stream not in failed_streams:
             failed_streams.add(stream)
@@ -184,8 +189,8 @@ class Server:
                 line = next_line(client.inbox)
                 if line is None:
                     break
-                self.handle(client, line)
-                budget -= max(len(line) + 1, SEND_COST * len(self.clients))
+                sends = self.handle(client, line)
+                budget -= max(len(line) + 1, SEND_COST * sends)
         except LineTooLong:
             self.disconnect(client, TOO_LONG)
             return
@@ -202,12 +207,15 @@ class Server:
         else:
             self.disconnect(client)
 
-    def handle(self, client: Client, line: bytes) -> None:
+    def handle(self, client: Client, line: bytes) -> int:
+        """Pass a line on; how many had to be told."""
         text = text_of(line)
-        if text:
-            message = f"{client.name} dice: {text}"
-            self.log(message)
-            self.broadcast(client, f"{message}\n".encode())
+        if not text:
+            return 0
+        message = f"{client.name} dice: {text}"
+        self.log(message)
+        self.broadcast(client, f"{message}\n".encode())
+        return len(self.clients) - 1
 
     def broadcast(self, sender: Client, data: bytes) -> None:
         for client in list(self.clients.values()):  # a slow reader leaves during the loop
@@ -281,12 +289,13 @@ class Server:
         wakeup, sender = socket.socketpair()
         sender.setblocking(False)
         signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
-        for signum in (signal.SIGINT, signal.SIGTERM):
+        for signum in STOP_SIGNALS:
             signal.signal(signum, self.stop)
         self.readers.add(wakeup)
         say(f"Servidor {NAME} iniciado en {self.listener.getsockname()}")
         while not self.stopping:
             self.turn()
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # no handler outlives the end
         for client in list(self.clients.values()):
             self.disconnect(client)
         self.listener.close()
@@ -375,6 +384,9 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback before run() takes over
     reserve_standard_streams()
     limit = raise_descriptor_limit()
+    if limit < RESERVE + OWN:
+        say(f"El límite de {limit} descriptores no deja sitio a nadie", STDERR)
+        return 1
     try:
         listener = listen(args.host, args.port)
     except (OSError, UnicodeError) as error:

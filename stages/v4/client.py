@@ -13,6 +13,7 @@ import argparse
 import asyncio
 import codecs
 import os
+import select
 import signal
 import sys
 import threading
@@ -29,7 +30,10 @@ def say(text: str, stream: int = STDOUT) -> None:
     data = text.encode(encoding, "backslashreplace")
     try:
         while data:
-            data = data[os.write(stream, data) :]
+            try:
+                data = data[os.write(stream, data) :]
+            except BlockingIOError:  # a pipe that its other user made non-blocking
+                select.select([], [stream], [])
     except OSError as error:  # nobody looks any more
         if stream == STDOUT:
             say(f"No se puede mostrar nada: {error.strerror}\n", STDERR)
@@ -53,10 +57,13 @@ def escape(char: str) -> str:
 
 def read_keyboard() -> bytes:
     """What has been typed or piped; b"" at the end. read(2): sys.stdin would hold lines back."""
-    try:
-        return os.read(STDIN, READ_SIZE)
-    except OSError:  # EIO: the terminal is gone
-        return b""
+    while True:
+        try:
+            return os.read(STDIN, READ_SIZE)
+        except BlockingIOError:  # a pipe that its other user made non-blocking
+            select.select([STDIN], [], [])
+        except OSError:  # EIO: the terminal is gone
+            return b""
 
 
 class Client:
@@ -112,7 +119,9 @@ async def talk(host: str, port: int) -> int:
     except (OSError, UnicodeError) as error:
         say(f"No se puede conectar con {(host, port)}: {error}\n", STDERR)
         return 1
-    return await Client(reader, writer).run()
+    # At once: the keyboard's thread is in read(), or in a send() that the end of the loop would
+    # cancel, and may be for ever.
+    os._exit(await Client(reader, writer).run())
 
 
 def reserve_standard_streams() -> None:
@@ -137,15 +146,14 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def main() -> None:
+def main() -> int:
     args = parse_args()
     if sys.platform != "linux":
         say("sock_chat solo funciona en Linux\n", STDERR)
-        sys.exit(1)
+        return 1
     reserve_standard_streams()
-    # Not sys.exit(): the keyboard's thread is in read() and may stay there for ever.
-    os._exit(asyncio.run(talk(args.host, args.port)))
+    return asyncio.run(talk(args.host, args.port))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

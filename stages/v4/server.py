@@ -20,6 +20,7 @@ Try: python3 stages/v4/server.py, and in two other terminals: python3 stages/v4/
 import argparse
 import asyncio
 import os
+import select
 import signal
 import socket
 import sys
@@ -35,14 +36,17 @@ READ_SIZE = 16384  # bytes of one client's input handled before the others get t
 SEND_COST = 32  # bytes of that turn which one send() uses up: short lines cost their sends
 HIGH_WATER = 1 << 20  # bytes that may wait for a client; with more it is a slow reader
 LOW_WATER = 1 << 16  # bytes waiting for a client above which it is not read from
+FLUSH_SIZE = 1 << 14  # bytes of the outbox given to a transport at a time
 ACCEPTS = 1  # newcomers per turn: they are counted only in the turn after
 RESERVE = 16  # descriptors that no client gets: the log, a library, an operator need some
+OWN = 8  # descriptors that a server of any kind needs for itself
 HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}  # Unicode categories
 FULL = b"servidor lleno\n"
 TOO_LONG = "línea demasiado larga"
 SLOW = "lector lento"
 
 STDOUT, STDERR = 1, 2
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 failed_streams: Set[int] = set()
 
 
@@ -56,7 +60,10 @@ def say(line: str, stream: int = STDOUT) -> None:
     data = f"{line}\n".encode(encoding, "backslashreplace")
     try:
         while data:
-            data = data[os.write(stream, data) :]
+            try:
+                data = data[os.write(stream, data) :]
+            except BlockingIOError:  # a pipe that its other user made non-blocking
+                select.select([], [stream], [])
     except OSError as error:
         if stream not in failed_streams:
             failed_streams.add(stream)
@@ -89,10 +96,10 @@ class Client:
         self.name = str(addr)
         self.outbox = bytearray()  # for it, not yet given to its transport
         self.flusher: Optional[asyncio.Task[None]] = None  # runs while anything waits for it
+        self.caught_up = asyncio.Event()  # no more than LOW_WATER waits for it
+        self.caught_up.set()
         self.budget = READ_SIZE  # what is left of its turn
-
-    def waiting(self) -> int:
-        return len(self.outbox) + self.writer.transport.get_write_buffer_size()
+        self.reset = False  # the connection is lost
 
 
 class Server:
@@ -155,7 +162,13 @@ class Server:
             client.budget = READ_SIZE
             feed_data(data)
 
+        def fail(exc: Exception) -> None:
+            # readline() would raise it at once, before the lines that have been received.
+            client.reset = True
+            reader.feed_eof()
+
         reader.feed_data = feed  # type: ignore[method-assign]
+        reader.set_exception = fail  # type: ignore[method-assign]
         reason = ""
         try:
             while client in self.clients:
@@ -167,27 +180,30 @@ class Server:
                 if client.budget <= 0:  # readline() does not yield while lines are buffered
                     client.budget = READ_SIZE
                     await asyncio.sleep(0)
-                while client.flusher and client.waiting() > LOW_WATER:
-                    await client.flusher  # its own; nobody waits for a neighbour's
+                await client.caught_up.wait()  # for itself; nobody waits for a neighbour
                 if client not in self.clients or self.stopping.is_set():
                     break  # cut off meanwhile
-                client.budget -= max(len(line), SEND_COST * len(self.clients))
-                self.handle(client, line[:-1] if line.endswith(b"\n") else line)
-                if not line.endswith(b"\n"):  # EOF: the last line needs no newline
+                whole = line.endswith(b"\n")
+                if client.reset and not whole:
+                    break  # ECONNRESET, ETIMEDOUT: an unfinished line stays unsaid
+                sends = self.handle(client, line[:-1] if whole else line)
+                client.budget -= max(len(line), SEND_COST * sends)
+                if not whole:  # EOF: the last line needs no newline
                     while client.flusher:
                         await client.flusher
                     break
-        except OSError:  # ECONNRESET, ETIMEDOUT: an unfinished line stays unsaid
-            pass
         finally:
             self.disconnect(client, reason)
 
-    def handle(self, client: Client, line: bytes) -> None:
+    def handle(self, client: Client, line: bytes) -> int:
+        """Pass a line on; how many had to be told."""
         text = text_of(line)
-        if text:
-            message = f"{client.name} dice: {text}"
-            self.log(message)
-            self.broadcast(client, f"{message}\n".encode())
+        if not text:
+            return 0
+        message = f"{client.name} dice: {text}"
+        self.log(message)
+        self.broadcast(client, f"{message}\n".encode())
+        return len(self.clients) - 1
 
     def broadcast(self, sender: Client, data: bytes) -> None:
         for client in list(self.clients):  # a slow reader leaves during the loop
@@ -199,26 +215,36 @@ class Server:
         transport = client.writer.transport
         if transport.is_closing():
             return  # a write to it failed; its coroutine will hear of it from readline()
-        if not client.flusher:
+        if client.flusher:
+            client.outbox += data
+        else:
             transport.write(data)
-            if transport.get_write_buffer_size():
-                client.flusher = asyncio.create_task(self.flush(client))
-            return
-        client.outbox += data
-        if client.waiting() > HIGH_WATER:
+            if not transport.get_write_buffer_size():
+                return
+            client.flusher = asyncio.create_task(self.flush(client))
+        waiting = len(client.outbox) + transport.get_write_buffer_size()
+        if waiting > HIGH_WATER:
             self.disconnect(client, SLOW)
+        elif waiting > LOW_WATER:
+            client.caught_up.clear()
 
     async def flush(self, client: Client) -> None:
-        """Give the outbox to the transport each time that it has got rid of all it had."""
+        """Give a part of the outbox to the transport each time that it has none left to send."""
         try:
-            await client.writer.drain()
-            while client.outbox:
-                data, client.outbox = client.outbox, bytearray()
-                client.writer.write(data)
+            while True:
                 await client.writer.drain()
-        except ConnectionError:
+                if len(client.outbox) <= LOW_WATER:
+                    client.caught_up.set()
+                if not client.outbox:
+                    break
+                client.writer.write(client.outbox[:FLUSH_SIZE])
+                del client.outbox[:FLUSH_SIZE]
+        except OSError:  # its coroutine will hear of it from readline()
+            pass
+        finally:
             client.outbox.clear()
-        client.flusher = None
+            client.caught_up.set()
+            client.flusher = None
 
     def disconnect(self, client: Client, reason: str = "") -> None:
         if client not in self.clients:
@@ -233,7 +259,7 @@ class Server:
         loop = asyncio.get_running_loop()
         self.stopping = asyncio.Event()
         loop.set_exception_handler(self.complain)
-        for signum in (signal.SIGINT, signal.SIGTERM):
+        for signum in STOP_SIGNALS:
             loop.add_signal_handler(signum, self.stopping.set)
         # asyncio takes its backlog also as the number of accepts per turn, and each of them
         # that fails for want of descriptors schedules a retry of its own. The kernel gets the
@@ -244,6 +270,7 @@ class Server:
         self.listener.listen(BACKLOG)
         say(f"Servidor {NAME} iniciado en {self.listener.getsockname()}")
         await self.stopping.wait()
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # no handler outlives the end
         # Not server.close() yet: a connection that is just being accepted would meet a closed
         # server, and from Python 3.12 on leave a traceback.
         loop.remove_reader(self.listener)
@@ -325,6 +352,9 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback before run() takes over
     reserve_standard_streams()
     limit = raise_descriptor_limit()
+    if limit < RESERVE + OWN:
+        say(f"El límite de {limit} descriptores no deja sitio a nadie", STDERR)
+        return 1
     try:
         listener = listen(args.host, args.port)
     except (OSError, UnicodeError) as error:
