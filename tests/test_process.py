@@ -389,9 +389,12 @@ def test_stops_while_newcomers_keep_coming(server: Server) -> None:
 def test_second_signal_changes_nothing(server: Server) -> None:
     for _ in range(50):
         Peer(server.address)
-    while server.process.poll() is None:  # at every point of its end
+    deadline = time.monotonic() + DEADLINE
+    while server.process.poll() is None:
+        assert time.monotonic() < deadline
         os.kill(server.pid, signal.SIGINT)
         os.kill(server.pid, signal.SIGTERM)
+        time.sleep(0.001)  # so that they come at every point of its end, and it gets there
     assert server.process.returncode == 0
     assert server.errors.rest() == []
 
@@ -431,7 +434,7 @@ def test_idle_clients_cost_nothing(room: Room) -> None:
     for peer in peers:
         server.log.wait(f"Cliente conectado: {peer.name}".__eq__)
     cpu, switches = settled(server)
-    time.sleep(0.4)  # what is observed is that nothing happens
+    time.sleep(0.3)  # what is observed is that nothing happens
     assert server.context_switches() - switches == 0, "woken up with nothing to do"
     assert server.cpu_seconds() - cpu == 0
 
@@ -490,7 +493,7 @@ def test_accept_fails_all_the_same(room: Room) -> None:
     waiting = [Peer(server.address) for _ in range(5)]
     server.log.wait(FULL_LINE)
     # Two pauses and more; asyncio's is 1 s.
-    assert cpu_share(server, 1.2 if server.name == "v4" else 0.5) < CPU_WHEN_FULL
+    assert cpu_share(server, 1.2 if server.name == "v4" else 0.4) < CPU_WHEN_FULL
     ana.say("still here")
     room.hear(ana, "still here")
     assert len(list(filter(FULL_LINE, server.log.all()))) == 1, "once per episode"
@@ -507,7 +510,7 @@ def test_refusing_is_cheap_when_newcomers_keep_coming(start: Start) -> None:
         Peer(server.address)
     refused(server)
     cpu, started = server.cpu_seconds(), time.monotonic()
-    for _ in range(30):
+    for _ in range(20):
         refused(server)
         time.sleep(0.02)  # the pace of the newcomers
     assert (server.cpu_seconds() - cpu) / (time.monotonic() - started) < CPU_WHEN_FULL
@@ -533,12 +536,12 @@ def test_thousands_connect_and_leave(start: Start) -> None:
                     peer.close()
 
     before = server.descriptors(), server.threads()
-    visit(500)
+    visit(400)
     come_back_to(server, before)
     resident = server.resident_kib()
-    visit(2000)
+    visit(1600)
     come_back_to(server, before)
-    assert server.resident_kib() - resident < 2000, "KiB more after 2,000 visitors"
+    assert server.resident_kib() - resident < 2000, "KiB more after 1,600 visitors"
 
 
 def come_back_to(server: Server, before: tuple[int, int]) -> None:
@@ -616,7 +619,7 @@ def test_leaving_with_bytes_unread_does_not_spin(room: Room, event: str) -> None
         room.gone(slow)
     else:
         slow.finish()
-    assert cpu_share(server, 0.5) < CPU_WHEN_FULL
+    assert cpu_share(server, 0.25) < CPU_WHEN_FULL
     ana.say("next")
     room.hear(ana, "next")
     if event == "half-close":
