@@ -504,7 +504,7 @@ def test_accept_fails_all_the_same(room: Room) -> None:
 
 
 def test_refusing_is_cheap_when_newcomers_keep_coming(start: Start) -> None:
-    """A newcomer that is refused every 20 ms does not make a server spin."""
+    """A newcomer that is refused every 20 ms does not make a server spin. --quiet still says it."""
     server = start("--quiet", limits={resource.RLIMIT_NOFILE: (64, 64)})
     for _ in range(64 - 16 - server.descriptors()):
         Peer(server.address)
@@ -514,6 +514,8 @@ def test_refusing_is_cheap_when_newcomers_keep_coming(start: Start) -> None:
         refused(server)
         time.sleep(0.02)  # the pace of the newcomers
     assert (server.cpu_seconds() - cpu) / (time.monotonic() - started) < CPU_WHEN_FULL
+    server.log.wait(FULL_LINE)
+    assert len(server.log.all()) == 2
 
 
 def test_thousands_connect_and_leave(start: Start) -> None:

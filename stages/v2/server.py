@@ -8,8 +8,8 @@ Changed since v1: the threads are gone and with them the lock. A connection's st
 Cost per message: 1 select + 1 recvfrom + 1 write (the log), whatever N.
 Cost of an idle client: no wake-up; a Client object, and its share of the set that every
     select() hands to the kernel and walks through.
-Breaks when: a descriptor reaches FD_SETSIZE, 1024 (tests/test_limits.py::test_1100_clients),
-    and before that when thousands of idle clients make every turn long.
+Breaks when: a descriptor reaches FD_SETSIZE, 1024 (tests/test_limits.py::test_1100_clients); and
+    long before, each idle client makes every turn a little longer.
 Next: v3 lets everybody hear what is said.
 Try: python3 stages/v2/server.py, and in another terminal: python3 stages/v2/client.py
 """
