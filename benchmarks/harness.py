@@ -1,13 +1,14 @@
 """Start a server, wait until it is ready, look at it from outside, stop it.
 
-Tests, benchmarks and profiling all go through this module, so that "running" and "stopped" mean
-the same everywhere. A server is named as in `SERVERS`, or given as a command line in which
+Tests, benchmarks and profiling go through this module, so that "running" and "stopped" mean the
+same everywhere. A server is named as in `SERVERS`, or given as a command line in which
 `{port}` stands for the port it shall listen on.
 
     with Server("v3") as server:
         sock = socket.create_connection(server.address)
 
-Everything read about the process comes from proc(5), without touching the process itself.
+What is read about the process comes from proc(5) and from its CPU clock, without its taking part;
+only shrink_send_buffer() changes anything about it.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ SERVERS: Mapping[str, Sequence[str]] = {
 BROADCASTING = frozenset({"v3", "v4"})
 """The servers that send what one client says to the others; the rest only print it."""
 
-_SYS_PIDFD_GETFD = 438  # the same on every architecture
+_SYS_PIDFD_GETFD = 438  # asm-generic/unistd.h; alpha and mips add an offset
 
 READY = re.compile(r"Servidor \S+ iniciado en (\(.+\))")
 DEADLINE = 15.0
@@ -54,6 +55,11 @@ for number, limits in json.loads(sys.argv[1]):
     resource.setrlimit(number, limits)
 os.execv(sys.argv[2], sys.argv[2:])
 """
+
+
+def limited(command: Sequence[str], limits: Mapping[int, tuple[int, int]]) -> list[str]:
+    """`command` under resource limits, `{resource.RLIMIT_NOFILE: (soft, hard)}`."""
+    return [sys.executable, "-S", "-c", _SET_LIMITS, json.dumps([*limits.items()]), *command]
 
 
 class ServerError(Exception):
@@ -119,7 +125,7 @@ class Server:
     server: a name in SERVERS, or a command line with `{port}`, which is ready when it accepts.
     arguments: appended to the command line of a named server; `--port 0` is there already.
     python: the interpreter of a named server.
-    limits: resource limits of the process, `{resource.RLIMIT_NOFILE: (soft, hard)}`.
+    limits: resource limits of the process, as for `limited`.
     wrapper: a command line put before the server's, such as strace's. The server must be its
         only child, which `pid` is then, and it must end when the server does.
     environment: variables added to our own.
@@ -146,7 +152,7 @@ class Server:
             known = ", ".join(SERVERS)
             raise ServerError(f"{server!r} is neither one of {known} nor a command with {{port}}")
         if limits:
-            command = [sys.executable, "-c", _SET_LIMITS, json.dumps([*limits.items()]), *command]
+            command = limited(command, limits)
         try:
             self.process = subprocess.Popen(
                 [*wrapper, *command],
@@ -178,8 +184,7 @@ class Server:
             return address
         deadline = time.monotonic() + DEADLINE
         while True:
-            with contextlib.suppress(ConnectionRefusedError):
-                socket.create_connection(("127.0.0.1", port)).close()
+            if accepts(port):
                 return ("127.0.0.1", port)
             if self.process.poll() is not None:
                 raise ServerError(f"{self.name}: ended at once: {self.errors.rest()[-5:]}")
@@ -297,6 +302,14 @@ def _only_child(pid: int) -> int:
     if len(children) != 1:
         raise ServerError(f"process {pid} has children {children}, expected one")
     return int(children[0])
+
+
+def accepts(port: int) -> bool:
+    """Whether something accepts connections on a port of the loopback address."""
+    with contextlib.suppress(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port)).close()
+        return True
+    return False
 
 
 def free_port() -> int:

@@ -1,1 +1,1 @@
-"""The chat room on event loops built by hand: reactors on `selectors` and on raw epoll."""
+"""The place of the chat room on event loops built by hand, on `selectors` and on raw epoll."""

@@ -427,7 +427,7 @@ def test_socket_options(room: Room) -> None:
 
 
 def test_idle_clients_cost_nothing(room: Room) -> None:
-    """500 of them: no CPU time, no wake-up."""
+    """500 of them: no CPU time, no wakeup."""
     server = room.server
     peers = [Peer(server.address) for _ in range(500)]
     peers[0].send(b"half a line")

@@ -5,9 +5,9 @@ Who waits, for what: one thread in sigwait() for a signal, one in accept() for a
     for each client in recv() for its next bytes. Each reads like a conversation with one peer.
 Changed since nothing: this is the first.
 Cost per message: 1 recvfrom + 1 write (the log), whatever N.
-Cost of an idle client: no wake-up; a thread, with its stacks in the process and in the kernel.
+Cost of an idle client: no wakeup; a thread, with its stacks in the process and in the kernel.
 Breaks when: no more threads can be started
-    (tests/test_limits.py::test_small_address_space), long before descriptors run out.
+    (tests/test_limits.py::test_small_address_space).
 Next: v2 waits for everybody in one thread.
 Try: python3 stages/v1/server.py, and in another terminal: python3 stages/v1/client.py
 """
@@ -22,6 +22,7 @@ import sys
 import threading
 import time
 from contextlib import suppress
+from errno import EMFILE, ENFILE, ENOBUFS, ENOMEM
 from typing import Dict, Optional, Set
 from unicodedata import category
 
@@ -33,6 +34,7 @@ STACK_SIZE = 1 << 18  # bytes of stack for a thread: what receive() needs, with 
 MEMORY_RESERVE = 1 << 23  # bytes of address space that no newcomer's thread gets
 RESERVE = 16  # descriptors that no client gets: the log, a library, an operator need some
 OWN = 8  # descriptors that a server of any kind needs for itself
+NO_RESOURCES = (EMFILE, ENFILE, ENOBUFS, ENOMEM)  # what accept() may fail for
 ACCEPT_PAUSE = 0.2  # seconds without accept() after it failed for want of descriptors
 STOP_PATIENCE = 1.0  # seconds for the threads to end; a stuck stdout may hold them
 HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}  # Unicode categories
@@ -83,15 +85,15 @@ def escape(char: str) -> str:
     return char.encode("ascii", "backslashreplace").decode()
 
 
-def next_line(inbox: bytearray) -> Optional[bytes]:
-    """Cut the first line off `inbox`, without its "\\n"; None while there is no whole line."""
-    end = inbox.find(b"\n")
-    if (end if end >= 0 else len(inbox)) > MAX_LINE:
+def next_line(in_buffer: bytearray) -> Optional[bytes]:
+    """Cut the first line off `in_buffer`, without its "\\n"; None while there is no whole line."""
+    end = in_buffer.find(b"\n")
+    if (end if end >= 0 else len(in_buffer)) > MAX_LINE:
         raise LineTooLong
     if end < 0:
         return None
-    line = bytes(inbox[:end])
-    del inbox[: end + 1]  # a bytearray forgets its front without moving the rest
+    line = bytes(in_buffer[:end])
+    del in_buffer[: end + 1]  # a bytearray forgets its front without moving the rest
     return line
 
 
@@ -120,15 +122,13 @@ class Server:
         while not self.stopping:
             try:
                 sock, addr = self.listener.accept()
-            except ConnectionAbortedError:
-                continue
             except (OSError, MemoryError) as error:
-                if not self.stopping:
-                    # EMFILE, ENFILE, ENOMEM: the newcomer stays in the backlog. Without a pause
-                    # accept() would fail at once, for nothing, for ever.
+                if getattr(error, "errno", ENOMEM) in NO_RESOURCES:
+                    # The newcomer stays in the backlog. Without a pause accept() would fail at
+                    # once, for nothing, for ever.
                     self.say_full(str(error))
                     time.sleep(ACCEPT_PAUSE)
-                continue
+                continue  # else EINVAL, at the stop; or an error of the newcomer's connection
             if sock.fileno() >= self.limit:
                 # accept(2) takes a descriptor before it waits for a newcomer. It may be one of
                 # the last although others have become free since: ask for the lowest again.
@@ -136,7 +136,7 @@ class Server:
                     sock, high = sock.dup(), sock
                     high.close()
             if sock.fileno() >= self.limit:
-                self.refuse(sock, f"descriptores hasta el {self.limit - 1}")
+                self.refuse(sock, f"no quedan descriptores por debajo del {self.limit}")
                 continue
             try:
                 self.check_memory()
@@ -153,7 +153,7 @@ class Server:
 
     def check_memory(self) -> None:
         """OSError when a thread might find a stack, but no memory for its first steps: it would
-        die unheard, and start() wait for it for ever."""
+        die before it reports, and start() would wait for ever."""
         # The C library keeps the stacks of threads that have ended, for the next ones.
         another_stack = len(self.clients) >= self.most
         size = MEMORY_RESERVE if another_stack else MEMORY_RESERVE // 2
@@ -174,22 +174,22 @@ class Server:
 
     def receive(self, sock: socket.socket, name: str) -> None:
         """The life of a client's thread."""
-        inbox = bytearray()  # received, not yet a whole line
+        in_buffer = bytearray()  # received, not yet a whole line
         reason = ""
         try:
             self.log(f"Cliente conectado: {name}")
             while not self.stopping:
                 data = sock.recv(READ_SIZE)
-                inbox += data
+                in_buffer += data
                 while True:
-                    line = next_line(inbox)
+                    line = next_line(in_buffer)
                     if line is None:
                         break
                     self.handle(name, line)
                 if not data:
                     break
             if not self.stopping:  # EOF of theirs, not of ours: the last line needs no newline
-                self.handle(name, bytes(inbox))
+                self.handle(name, bytes(in_buffer))
         except (OSError, MemoryError):  # ECONNRESET, ETIMEDOUT: an unfinished line stays unsaid
             pass
         except LineTooLong:
@@ -239,7 +239,7 @@ class Server:
 
 def raise_descriptor_limit() -> int:
     """Raise the soft limit on descriptors to the hard one, getrlimit(2), and return it."""
-    import resource  # only here: there is none on systems where main() says a clear word
+    import resource  # only here: elsewhere than on Unix main() must get to its clear line
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:

@@ -6,7 +6,7 @@ Changed since v1: the threads are gone and with them the lock. A connection's st
     thread's stack into a Client; a blocking recv() becomes one turn of receive(), which never
     blocks; accept() ends when nobody waits; run() is the event loop, and turn() is new.
 Cost per message: 1 select + 1 recvfrom + 1 write (the log), whatever N.
-Cost of an idle client: no wake-up; a Client object, and its share of the set that every
+Cost of an idle client: no wakeup; a Client object, and its share of the set that every
     select() hands to the kernel and walks through.
 Breaks when: a descriptor reaches FD_SETSIZE, 1024 (tests/test_limits.py::test_1100_clients); and
     long before, each idle client makes every turn a little longer.
@@ -22,6 +22,7 @@ import socket
 import sys
 import time
 from contextlib import suppress
+from errno import EMFILE, ENFILE, ENOBUFS, ENOMEM
 from typing import Any, Dict, Optional, Set
 from unicodedata import category
 
@@ -33,6 +34,7 @@ RESERVE = 16  # descriptors that no client gets: the log, a library, an operator
 OWN = 8  # descriptors that a server of any kind needs for itself
 FD_SETSIZE = 1024  # select(2): an fd_set is a bit map of this size, whatever the limit says
 ACCEPTS = 16  # newcomers per turn
+NO_RESOURCES = (EMFILE, ENFILE, ENOBUFS, ENOMEM)  # what accept() may fail for
 ACCEPT_PAUSE = 0.2  # seconds without accept() after it failed for want of descriptors
 HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}  # Unicode categories
 FULL = b"servidor lleno\n"
@@ -80,15 +82,15 @@ def escape(char: str) -> str:
     return char.encode("ascii", "backslashreplace").decode()
 
 
-def next_line(inbox: bytearray) -> Optional[bytes]:
-    """Cut the first line off `inbox`, without its "\\n"; None while there is no whole line."""
-    end = inbox.find(b"\n")
-    if (end if end >= 0 else len(inbox)) > MAX_LINE:
+def next_line(in_buffer: bytearray) -> Optional[bytes]:
+    """Cut the first line off `in_buffer`, without its "\\n"; None while there is no whole line."""
+    end = in_buffer.find(b"\n")
+    if (end if end >= 0 else len(in_buffer)) > MAX_LINE:
         raise LineTooLong
     if end < 0:
         return None
-    line = bytes(inbox[:end])
-    del inbox[: end + 1]  # a bytearray forgets its front without moving the rest
+    line = bytes(in_buffer[:end])
+    del in_buffer[: end + 1]  # a bytearray forgets its front without moving the rest
     return line
 
 
@@ -103,7 +105,7 @@ class Client:
     def __init__(self, sock: socket.socket, addr: Any):
         self.sock = sock
         self.name = str(addr)
-        self.inbox = bytearray()  # received, not yet a whole line
+        self.in_buffer = bytearray()  # received, not yet a whole line
 
 
 class Server:
@@ -127,17 +129,17 @@ class Server:
         for _ in range(ACCEPTS):
             try:
                 sock, addr = self.listener.accept()
-            except (BlockingIOError, ConnectionAbortedError):
-                return
             except OSError as error:
-                # EMFILE, ENFILE, ENOMEM: the newcomer stays in the backlog, the listener stays
-                # readable. Without a pause select() would return at once, for nothing, for ever.
+                if error.errno not in NO_RESOURCES:
+                    return  # EAGAIN; or an error of the newcomer's connection, accept(2)
+                # The newcomer stays in the backlog, the listener stays readable. Without a pause
+                # select() would return at once, for nothing, for ever.
                 self.readers.discard(self.listener)
                 self.accept_again = time.monotonic() + ACCEPT_PAUSE
                 self.say_full(str(error))
                 return
             if sock.fileno() >= self.limit:
-                self.refuse(sock, f"descriptores hasta el {self.limit - 1}")
+                self.refuse(sock, f"no quedan descriptores por debajo del {self.limit}")
                 continue
             sock.setblocking(False)
             self.full = False
@@ -161,9 +163,9 @@ class Server:
         """One turn of one client: at most READ_SIZE bytes."""
         try:
             data = client.sock.recv(READ_SIZE)
-            client.inbox += data
+            client.in_buffer += data
             while True:
-                line = next_line(client.inbox)
+                line = next_line(client.in_buffer)
                 if line is None:
                     break
                 self.handle(client, line)
@@ -175,7 +177,7 @@ class Server:
             self.disconnect(client, TOO_LONG)
         else:
             if not data:  # EOF: the last line needs no newline
-                self.handle(client, bytes(client.inbox))
+                self.handle(client, bytes(client.in_buffer))
                 self.disconnect(client)
 
     def handle(self, client: Client, line: bytes) -> None:
@@ -228,7 +230,7 @@ class Server:
 
 def raise_descriptor_limit() -> int:
     """Raise the soft limit on descriptors to the hard one, getrlimit(2), and return it."""
-    import resource  # only here: there is none on systems where main() says a clear word
+    import resource  # only here: elsewhere than on Unix main() must get to its clear line
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:

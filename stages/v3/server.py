@@ -3,11 +3,11 @@
 
 Who waits, for what: one thread, in select(), for the first of: a newcomer, a line, room in a
     send buffer, a signal.
-Changed since v2: who speaks is heard. New: Client.outbox and its marks, broadcast(), send(),
+Changed since v2: who speaks is heard. New: Client.out_buffer and its marks, broadcast(), send(),
     flush(), set_interest(). Changed: handle() broadcasts, receive() counts the sends it causes
     and keeps a client at EOF until it has all that waits for it, run() asks about writability.
 Cost per message: 1 select + 1 recvfrom + (N-1) sendto, with N clients in the room.
-Cost of an idle client: no wake-up; a Client object, and its share of the two sets that every
+Cost of an idle client: no wakeup; a Client object, and its share of the two sets that every
     select() hands to the kernel and walks through.
 Breaks when: a descriptor reaches FD_SETSIZE, 1024 (tests/test_limits.py::test_1100_clients); and
     long before, each idle client makes every turn a little longer.
@@ -23,6 +23,7 @@ import socket
 import sys
 import time
 from contextlib import suppress
+from errno import EMFILE, ENFILE, ENOBUFS, ENOMEM
 from typing import Any, Dict, Optional, Set, Union
 from unicodedata import category
 
@@ -37,6 +38,7 @@ RESERVE = 16  # descriptors that no client gets: the log, a library, an operator
 OWN = 8  # descriptors that a server of any kind needs for itself
 FD_SETSIZE = 1024  # select(2): an fd_set is a bit map of this size, whatever the limit says
 ACCEPTS = 16  # newcomers per turn
+NO_RESOURCES = (EMFILE, ENFILE, ENOBUFS, ENOMEM)  # what accept() may fail for
 ACCEPT_PAUSE = 0.2  # seconds without accept() after it failed for want of descriptors
 HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}  # Unicode categories
 FULL = b"servidor lleno\n"
@@ -85,15 +87,15 @@ def escape(char: str) -> str:
     return char.encode("ascii", "backslashreplace").decode()
 
 
-def next_line(inbox: bytearray) -> Optional[bytes]:
-    """Cut the first line off `inbox`, without its "\\n"; None while there is no whole line."""
-    end = inbox.find(b"\n")
-    if (end if end >= 0 else len(inbox)) > MAX_LINE:
+def next_line(in_buffer: bytearray) -> Optional[bytes]:
+    """Cut the first line off `in_buffer`, without its "\\n"; None while there is no whole line."""
+    end = in_buffer.find(b"\n")
+    if (end if end >= 0 else len(in_buffer)) > MAX_LINE:
         raise LineTooLong
     if end < 0:
         return None
-    line = bytes(inbox[:end])
-    del inbox[: end + 1]  # a bytearray forgets its front without moving the rest
+    line = bytes(in_buffer[:end])
+    del in_buffer[: end + 1]  # a bytearray forgets its front without moving the rest
     return line
 
 
@@ -108,9 +110,9 @@ class Client:
     def __init__(self, sock: socket.socket, addr: Any):
         self.sock = sock
         self.name = str(addr)
-        self.inbox = bytearray()  # received, not yet a whole line
-        self.outbox = bytearray()  # for it, not yet taken by the kernel
-        self.eof = False  # it has sent its last; it leaves when the outbox is empty
+        self.in_buffer = bytearray()  # received, not yet a whole line
+        self.out_buffer = bytearray()  # for it, not yet taken by the kernel
+        self.eof = False  # it has sent its last; it leaves when the out-buffer is empty
         self.lost: Optional[ConnectionError] = None  # why it takes no more
 
 
@@ -137,17 +139,17 @@ class Server:
         for _ in range(ACCEPTS):
             try:
                 sock, addr = self.listener.accept()
-            except (BlockingIOError, ConnectionAbortedError):
-                return
             except OSError as error:
-                # EMFILE, ENFILE, ENOMEM: the newcomer stays in the backlog, the listener stays
-                # readable. Without a pause select() would return at once, for nothing, for ever.
+                if error.errno not in NO_RESOURCES:
+                    return  # EAGAIN; or an error of the newcomer's connection, accept(2)
+                # The newcomer stays in the backlog, the listener stays readable. Without a pause
+                # select() would return at once, for nothing, for ever.
                 self.readers.discard(self.listener)
                 self.accept_again = time.monotonic() + ACCEPT_PAUSE
                 self.say_full(str(error))
                 return
             if sock.fileno() >= self.limit:
-                self.refuse(sock, f"descriptores hasta el {self.limit - 1}")
+                self.refuse(sock, f"no quedan descriptores por debajo del {self.limit}")
                 continue
             sock.setblocking(False)
             self.full = False
@@ -180,13 +182,13 @@ class Server:
             if not data:
                 self.end(client)
                 return
-            client.inbox += data
+            client.in_buffer += data
         elif client.sock not in self.requeued:
             return  # since select() looked, too much has come to wait for it
         budget = READ_SIZE
         try:
             while budget > 0:
-                line = next_line(client.inbox)
+                line = next_line(client.in_buffer)
                 if line is None:
                     break
                 sends = self.handle(client, line)
@@ -201,8 +203,8 @@ class Server:
         """EOF: the last line needs no newline, and what waits for the client is still sent."""
         client.eof = True
         if not isinstance(client.lost, ConnectionResetError):
-            self.handle(client, bytes(client.inbox))
-        if client.outbox:
+            self.handle(client, bytes(client.in_buffer))
+        if client.out_buffer:
             self.set_interest(client)  # an EOF stays readable: asked about, it would spin
         else:
             self.disconnect(client)
@@ -226,18 +228,18 @@ class Server:
         """Send now what the kernel takes now; keep the rest, in order, once."""
         if client.lost:
             return
-        if not client.outbox:
+        if not client.out_buffer:
             sent = self.try_send(client, data)
             if sent < len(data):
-                client.outbox += data[sent:]
+                client.out_buffer += data[sent:]
                 self.set_interest(client)
             return
-        client.outbox += data
-        if len(client.outbox) <= HIGH_WATER:
+        client.out_buffer += data
+        if len(client.out_buffer) <= HIGH_WATER:
             self.set_interest(client)
             return
         self.flush(client)  # it may have read since select() looked
-        if len(client.outbox) > HIGH_WATER:
+        if len(client.out_buffer) > HIGH_WATER:
             self.disconnect(client, SLOW)
 
     def try_send(self, client: Client, data: Union[bytes, bytearray]) -> int:
@@ -254,8 +256,8 @@ class Server:
             return 0
 
     def flush(self, client: Client) -> None:
-        del client.outbox[: self.try_send(client, client.outbox)]
-        if client.eof and not client.outbox:
+        del client.out_buffer[: self.try_send(client, client.out_buffer)]
+        if client.eof and not client.out_buffer:
             self.disconnect(client)
         else:
             self.set_interest(client)
@@ -263,12 +265,12 @@ class Server:
     def set_interest(self, client: Client) -> None:
         """Ask select() about what can be done now and nothing else: level-triggered, it would
         report the rest again and again."""
-        may_read = len(client.outbox) <= LOW_WATER and not client.eof
-        has_line = b"\n" in client.inbox
+        may_read = len(client.out_buffer) <= LOW_WATER and not client.eof
+        has_line = b"\n" in client.in_buffer
         for sockets, wanted in (
             (self.readers, may_read and not has_line),
             (self.requeued, may_read and has_line),
-            (self.writers, len(client.outbox) > 0),
+            (self.writers, len(client.out_buffer) > 0),
         ):
             if wanted:
                 sockets.add(client.sock)
@@ -324,7 +326,7 @@ class Server:
 
 def raise_descriptor_limit() -> int:
     """Raise the soft limit on descriptors to the hard one, getrlimit(2), and return it."""
-    import resource  # only here: there is none on systems where main() says a clear word
+    import resource  # only here: elsewhere than on Unix main() must get to its clear line
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:

@@ -72,6 +72,7 @@ class Client:
         self.writer = writer
         self.decoder = codecs.getincrementaldecoder("utf-8")("replace")  # characters cut in two
         self.said_all = False
+        writer.transport.set_write_buffer_limits(high=0)  # drain() waits until all is sent
 
     def watch_keyboard(self, loop: asyncio.AbstractEventLoop) -> None:
         """The life of the keyboard's thread."""
@@ -101,7 +102,7 @@ class Client:
         except OSError as error:
             say(f"El servidor se ha ido: {error.strerror or error}\n", STDERR)
             return 1
-        if not self.said_all:
+        if not self.said_all or self.writer.transport.get_write_buffer_size():
             say("El servidor ha cerrado la conexión\n", STDERR)
             return 1
         return 0

@@ -5,15 +5,15 @@ Who waits, for what: the event loop, in epoll_wait(), for everybody; each corout
     for its client's next line.
 Changed since v3: the loop, the sets and the partial lines are asyncio's now: accept() is called
     with a connection, receive() reads like v1's thread again, next_line() is readline(), a turn
-    ends at an await. The outbox stays ours: asyncio's own write buffer has no high-water mark
+    ends at an await. The out-buffer stays ours: asyncio's own write buffer has no high-water mark
     that ends anybody, and from Python 3.12 on each write to it costs more the longer it is.
 Cost per message: 2 epoll_wait + 1 recvfrom + (N-1) sendto, with N clients in the room; the
     second epoll_wait, without a wait, is the turn of the loop in which the coroutine runs.
-Cost of an idle client: no wake-up, no turn made longer; a task, a transport, a reader, a writer.
+Cost of an idle client: no wakeup, no turn made longer; a task, a transport, a reader, a writer.
 Breaks when: a write to a client that has closed fails: asyncio then drops the connection whole,
     with lines of that client that nobody has read yet
     (tests/test_limits.py::test_last_words_in_a_flood).
-Next: lowlevel/ does by hand what asyncio hides here.
+Next: lowlevel/ is the place to do by hand what asyncio hides here.
 Try: python3 stages/v4/server.py, and in two other terminals: python3 stages/v4/client.py
 """
 
@@ -36,7 +36,8 @@ READ_SIZE = 16384  # bytes of one client's input handled before the others get t
 SEND_COST = 32  # bytes of that turn which one send() uses up: short lines cost their sends
 HIGH_WATER = 1 << 20  # bytes that may wait for a client; with more it is a slow reader
 LOW_WATER = 1 << 16  # bytes waiting for a client above which it is not read from
-FLUSH_SIZE = 1 << 14  # bytes of the outbox given to a transport at a time
+FLUSH_SIZE = 1 << 14  # bytes of the out-buffer given to a transport at a time
+NO_RESOURCES = (EMFILE, ENFILE, ENOBUFS, ENOMEM)  # what accept() may fail for
 ACCEPTS = 1  # newcomers per turn: they are counted only in the turn after
 RESERVE = 16  # descriptors that no client gets: the log, a library, an operator need some
 OWN = 8  # descriptors that a server of any kind needs for itself
@@ -94,7 +95,7 @@ class Client:
     def __init__(self, writer: asyncio.StreamWriter, addr: Any):
         self.writer = writer
         self.name = str(addr)
-        self.outbox = bytearray()  # for it, not yet given to its transport
+        self.out_buffer = bytearray()  # for it, not yet given to its transport
         self.flusher: Optional[asyncio.Task[None]] = None  # runs while anything waits for it
         self.caught_up = asyncio.Event()  # no more than LOW_WATER waits for it
         self.caught_up.set()
@@ -132,7 +133,7 @@ class Server:
         if addr is None or self.stopping.is_set():  # None: reset before its name could be read
             return
         if writer.get_extra_info("socket").fileno() >= self.limit:
-            self.refuse(writer, f"descriptores hasta el {self.limit - 1}")
+            self.refuse(writer, f"no quedan descriptores por debajo del {self.limit}")
             return
         # The transport reads 256 KiB at a time, and a buffer of that size costs an mmap, an
         # mremap and a munmap for each read: it is beyond malloc's threshold, mallopt(3).
@@ -216,33 +217,33 @@ class Server:
         if transport.is_closing():
             return  # a write to it failed; its coroutine will hear of it from readline()
         if client.flusher:
-            client.outbox += data
+            client.out_buffer += data
         else:
             transport.write(data)
             if not transport.get_write_buffer_size():
                 return
             client.flusher = asyncio.create_task(self.flush(client))
-        waiting = len(client.outbox) + transport.get_write_buffer_size()
+        waiting = len(client.out_buffer) + transport.get_write_buffer_size()
         if waiting > HIGH_WATER:
             self.disconnect(client, SLOW)
         elif waiting > LOW_WATER:
             client.caught_up.clear()
 
     async def flush(self, client: Client) -> None:
-        """Give a part of the outbox to the transport each time that it has none left to send."""
+        """Give the transport a part of the out-buffer each time that it has none left."""
         try:
             while True:
                 await client.writer.drain()
-                if len(client.outbox) <= LOW_WATER:
+                if len(client.out_buffer) <= LOW_WATER:
                     client.caught_up.set()
-                if not client.outbox:
+                if not client.out_buffer:
                     break
-                client.writer.write(client.outbox[:FLUSH_SIZE])
-                del client.outbox[:FLUSH_SIZE]
+                client.writer.write(client.out_buffer[:FLUSH_SIZE])
+                del client.out_buffer[:FLUSH_SIZE]
         except OSError:  # its coroutine will hear of it from readline()
             pass
         finally:
-            client.outbox.clear()
+            client.out_buffer.clear()
             client.caught_up.set()
             client.flusher = None
 
@@ -284,7 +285,7 @@ class Server:
         """What asyncio would log with a traceback: accept() without descriptors, for which it
         pauses a second by itself, and anything that nobody awaits."""
         error = context.get("exception")
-        if isinstance(error, OSError) and error.errno in (EMFILE, ENFILE, ENOBUFS, ENOMEM):
+        if isinstance(error, OSError) and error.errno in NO_RESOURCES:
             self.say_full(str(error))
         else:
             say(f"{context['message']}: {error!r}", STDERR)
@@ -292,7 +293,7 @@ class Server:
 
 def raise_descriptor_limit() -> int:
     """Raise the soft limit on descriptors to the hard one, getrlimit(2), and return it."""
-    import resource  # only here: there is none on systems where main() says a clear word
+    import resource  # only here: elsewhere than on Unix main() must get to its clear line
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
