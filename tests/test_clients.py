@@ -216,6 +216,23 @@ def test_a_server_that_goes_away_while_much_is_being_sent(launch: Launch, tmp_pa
             assert errors[0].startswith("El servidor")
 
 
+def test_a_server_that_says_goodbye_before_it_has_taken_all(launch: Launch, tmp_path: Path) -> None:
+    """Status 0 means that all was taken, whatever fits into the buffers between."""
+    file = tmp_path / "input"
+    for size in (10_000, 2_500_000, 2_700_000, 2_800_000, 2_900_000, 5_000_000):
+        file.write_bytes(b"x" * size)
+        with file.open() as stdin:
+            client = launch(stdin=stdin)
+            time.sleep(0.05)  # it fills what there is to fill
+            client.connection.shutdown(socket.SHUT_WR)
+            client.process.wait(DEADLINE)
+            received = 0
+            with contextlib.suppress(ConnectionResetError):
+                while data := client.connection.recv(1 << 20):
+                    received += len(data)
+            assert received == size or client.process.returncode == 1
+
+
 def test_a_keyboard_that_somebody_made_non_blocking(launch: Launch) -> None:
     """Nothing there yet is not the end of it."""
     reader, writer = os.pipe()

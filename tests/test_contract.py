@@ -191,7 +191,8 @@ def test_reset_of_receivers_in_a_broadcast(room: Room) -> None:
         victims = [room.join(listens=False) for _ in range(3)]
         for victim in victims:
             ana.say(*(f"to the lost {said + number}" for number in range(5)))
-            room.hear(ana, *(f"to the lost {said + number}" for number in range(5)))
+            texts = [f"to the lost {said + number}" for number in range(5)]
+            room.hear(ana, *texts, within=PROMPTLY)
             said += 5
             victim.reset()  # with lines unread in its buffer
         for victim in victims:
@@ -210,8 +211,8 @@ def test_silence_and_trickles_delay_nobody(room: Room) -> None:
 
 def test_flooder_starves_nobody(room: Room) -> None:
     ana, bea = room.join(), room.join()
-    flooder, *readers = (room.join(listens=False) for _ in range(41))
-    flood = Flood(room, flooder, readers)
+    flooder, *readers = (room.join(listens=False) for _ in range(40))
+    flood = Flood(room, flooder, [ana, *readers])
     logged = 0
     for number in range(10):
         calm = f"{ana.name} dice: calm {number}"
@@ -361,7 +362,7 @@ def test_joins_and_leaves_during_broadcasts(room: Room) -> None:
                 guest.close()
         sender = (ana, bea)[number % 2]
         sender.say(f"number {number}")
-        room.hear(sender, f"number {number}")
+        room.hear(sender, f"number {number}", within=PROMPTLY)
 
 
 def test_five_hundred_connect_at_once(room: Room) -> None:

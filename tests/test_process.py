@@ -7,19 +7,31 @@ import ast
 import os
 import re
 import resource
+import shutil
 import signal
 import socket
 import subprocess
 import threading
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
 
-from benchmarks.harness import BROADCASTING, DEADLINE, READY, ROOT, SERVERS, Server, free_port
+from benchmarks.harness import (
+    BROADCASTING,
+    DEADLINE,
+    READY,
+    ROOT,
+    SERVERS,
+    Server,
+    accepts,
+    free_port,
+    limited,
+)
 from tests.conftest import Start
-from tests.wire import FULL, Flood, Peer, Room, refused
+from tests.needed import needed_in_ci
+from tests.wire import FULL, KERNEL_BUFFERS, Flood, Peer, Room, refused
 
 STOP_WITHIN = 2.0
 """Seconds from SIGINT or SIGTERM to the end of the process (the contract)."""
@@ -32,18 +44,13 @@ FULL_LINE = re.compile(r"Servidor lleno: .+").fullmatch
 KINDS = {"v1": "thread-per-client", "v2": "select", "v3": "select+broadcast", "v4": "asyncio"}
 
 
-def run(
-    name: str, python: str, *arguments: str, cwd: Path = ROOT
-) -> subprocess.CompletedProcess[str]:
+def run(name: str, python: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run a server that must end by itself."""
-    return subprocess.run(
-        [python, *SERVERS[name], *arguments],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=DEADLINE,
-        check=False,
-    )
+    return run_to_end([python, *SERVERS[name], *arguments])
+
+
+def run_to_end(command: list[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE, check=False)
 
 
 # The command line, and what is printed.
@@ -89,7 +96,10 @@ def test_ipv6(start: Start, name: str) -> None:
 
 
 def test_host_name(start: Start) -> None:
+    """Of several addresses the first."""
     server = start("--host", "localhost")
+    addresses = socket.getaddrinfo("localhost", 0, type=socket.SOCK_STREAM)
+    assert server.address[0] == addresses[0][4][0]
     Peer(server.address).close()
 
 
@@ -168,15 +178,8 @@ def test_cannot_listen(name: str, python: str) -> None:
 
 
 def test_too_few_descriptors_for_anybody(name: str, python: str) -> None:
-    script = "import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_NOFILE, (20, 20))"
-    script += "; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
-    result = subprocess.run(
-        [python, "-c", script, SERVERS[name][-1], "--port", "0"],
-        capture_output=True,
-        text=True,
-        timeout=DEADLINE,
-        check=False,
-    )
+    command = [python, *SERVERS[name], "--port", "0"]
+    result = run_to_end(limited(command, {resource.RLIMIT_NOFILE: (20, 20)}))
     assert result.returncode == 1
     assert result.stderr == "El límite de 20 descriptores no deja sitio a nadie\n"
 
@@ -196,13 +199,7 @@ def test_other_systems_get_one_clear_line(name: str, python: str, program: str) 
         "sys.argv = sys.argv[1:]\n"
         "runpy.run_path(sys.argv[0], run_name='__main__')\n"
     )
-    result = subprocess.run(
-        [python, "-c", script, str(ROOT / "stages" / name / program)],
-        capture_output=True,
-        text=True,
-        timeout=DEADLINE,
-        check=False,
-    )
+    result = run_to_end([python, "-c", script, str(ROOT / "stages" / name / program)])
     assert result.returncode == 1
     assert result.stderr == "sock_chat solo funciona en Linux\n"
 
@@ -222,14 +219,11 @@ def shell(command: str, python: str, name: str) -> tuple[subprocess.Popen[bytes]
         stderr=subprocess.PIPE,
     )
     deadline = time.monotonic() + DEADLINE
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port)).close()
-            return process, port
-        except ConnectionRefusedError:
-            assert process.poll() is None, process.communicate()
-            assert time.monotonic() < deadline
-            time.sleep(0.02)  # nothing else to wait for: stdout is what is broken
+    while not accepts(port):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)  # nothing else to wait for: stdout is what is broken
+    return process, port
 
 
 STREAMS = {
@@ -334,7 +328,11 @@ def test_stops_within_two_seconds(room: Room, state: str, signum: int) -> None:
     if state == "idle":
         peers = [room.join() for _ in range(20)]
         peers[0].send(b"half a line")
-    if state == "stalled" and room.broadcasts:
+    if state == "stalled" and not room.broadcasts:
+        peers = [room.join() for _ in range(3)]
+        for peer in peers:
+            peer.send(b"x" * 65000)
+    elif state == "stalled":
         ana, bea = room.join(), room.join()
         stalled = room.join(listens=False, receive_buffer=4096)
         server.shrink_send_buffer(stalled.sock)
@@ -368,12 +366,14 @@ def test_stops_within_two_seconds(room: Room, state: str, signum: int) -> None:
 def test_stops_while_newcomers_keep_coming(server: Server) -> None:
     """Clients that reconnect at once must not keep it alive, nor trip it up."""
 
+    over = threading.Event()
+
     def storm() -> None:
-        with suppress(ConnectionError):
-            while True:
+        with suppress(OSError):
+            while not over.is_set():
                 socket.create_connection(server.address).close()
 
-    threads = [threading.Thread(target=storm) for _ in range(3)]
+    threads = [threading.Thread(target=storm, daemon=True) for _ in range(3)]
     for thread in threads:
         thread.start()
     for _ in range(100):
@@ -381,8 +381,9 @@ def test_stops_while_newcomers_keep_coming(server: Server) -> None:
     started = time.monotonic()
     assert server.stop() == 0
     assert time.monotonic() - started < STOP_WITHIN
+    over.set()
     for thread in threads:
-        thread.join()
+        thread.join(DEADLINE)
     assert server.errors.rest() == []
 
 
@@ -490,7 +491,7 @@ def test_accept_fails_all_the_same(room: Room) -> None:
     ana, _bea = room.join(), room.join()
     limits = resource.prlimit(server.pid, resource.RLIMIT_NOFILE)
     resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (server.descriptors(), limits[1]))
-    waiting = [Peer(server.address) for _ in range(5)]
+    waiting = [Peer(server.address) for _ in range(40)]
     server.log.wait(FULL_LINE)
     # Two pauses and more; asyncio's is 1 s.
     assert cpu_share(server, 1.2 if server.name == "v4" else 0.4) < CPU_WHEN_FULL
@@ -501,6 +502,96 @@ def test_accept_fails_all_the_same(room: Room) -> None:
     for peer in waiting:
         server.log.wait(f"Cliente conectado: {peer.name}".__eq__)
         peer.close()
+
+
+def test_accept_is_not_tried_more_often_than_every_tenth_second(
+    start: Start, tmp_path: Path
+) -> None:
+    """While it fails; asyncio would try once for each of its backlog, a second later again."""
+    strace = shutil.which("strace")
+    if not strace:
+        needed_in_ci("strace is not installed (apt-get install strace)")
+    trace = tmp_path / "trace"
+    wrapper = [strace, "-f", "-qq", "-e", "trace=accept,accept4", "-o", str(trace)]
+    server = start(wrapper=wrapper)
+    limits = resource.prlimit(server.pid, resource.RLIMIT_NOFILE)
+    Peer(server.address).close()
+    server.log.wait(lambda line: line.startswith("Cliente desconectado"))
+    resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (4, limits[1]))
+    for _ in range(40):
+        Peer(server.address)
+    started = time.monotonic()
+    server.log.wait(FULL_LINE)
+    time.sleep(0.6)  # the window that is looked at
+    resource.prlimit(server.pid, resource.RLIMIT_NOFILE, limits)
+    took = time.monotonic() - started
+    failed = trace.read_text().count("EMFILE")
+    assert 1 <= failed <= 1 + took / 0.1
+
+
+def test_burst_does_not_use_up_the_reserve(start: Start) -> None:
+    """A hundred newcomers in one wakeup: those beyond the limit are refused one by one, and
+    accept() never fails."""
+    server = start(limits={resource.RLIMIT_NOFILE: (64, 64)})
+    os.kill(server.pid, signal.SIGSTOP)
+    peers = [Peer(server.address) for _ in range(100)]
+    os.kill(server.pid, signal.SIGCONT)
+    assert peers[-1].rest() == FULL
+    assert "Errno" not in server.log[server.log.wait(FULL_LINE)]
+    connected = [line for line in server.log.all() if line.startswith("Cliente conectado")]
+    assert 64 - 16 - 8 <= len(connected) <= 64 - 16 - 4
+    for peer in peers[len(connected) : -1]:
+        assert peer.rest() == FULL
+
+
+def test_backlog_takes_a_burst_of_five_hundred(server: Server) -> None:
+    """Without the server's help: the kernel completes the connections, listen(2). Where
+    net.core.somaxconn is below 500 it cannot."""
+    somaxconn = int(Path("/proc/sys/net/core/somaxconn").read_text())
+    os.kill(server.pid, signal.SIGSTOP)
+    with ExitStack() as stack:
+        burst = [stack.enter_context(socket.socket()) for _ in range(min(500, somaxconn))]
+        for sock in burst:
+            sock.settimeout(0.9)  # a SYN that was dropped is sent again after a second
+            sock.connect(server.address)
+        os.kill(server.pid, signal.SIGCONT)
+        server.log.wait(f"Cliente conectado: {burst[-1].getsockname()}".__eq__)
+
+
+def test_reset_before_accept_is_dropped_silently(room: Room) -> None:
+    """accept(2) still returns such a connection, and it may have no name any more."""
+    ana, _bea = room.join(), room.join()
+    os.kill(room.server.pid, signal.SIGSTOP)
+    for _ in range(30):
+        Peer(room.server.address).reset()
+    os.kill(room.server.pid, signal.SIGCONT)
+    carla = room.join()
+    ana.say("nobody noticed")
+    room.hear(ana, "nobody noticed")
+    assert carla.name in "".join(room.server.log.all())
+    assert not any("None" in line for line in room.server.log.all())
+
+
+@pytest.mark.servers("v3", "v4")
+def test_flooder_that_never_reads_fills_no_memory(room: Room) -> None:
+    """While much waits for it, its flood stays in the kernel, and so does it."""
+    server = room.server
+    ana, _bea = room.join(), room.join()
+    flooder = room.join(listens=False, receive_buffer=4096)
+    server.shrink_send_buffer(flooder.sock)
+    texts = [f"{number} ".ljust(8000, "f") for number in range(40)]
+    ana.say(*texts)
+    room.hear(ana, *texts)
+    resident = server.resident_kib()
+    flooder.sock.settimeout(0.3)
+    sent = 0
+    with suppress(TimeoutError):
+        while sent < KERNEL_BUFFERS * 2:
+            sent += flooder.sock.send(b"unheard of\n" * 10_000)
+    assert sent < KERNEL_BUFFERS * 2, "somebody takes all that it sends"
+    assert server.resident_kib() - resident < 2000, "KiB more"
+    ana.say("we hear each other")
+    room.hear(ana, "we hear each other")
 
 
 def test_refusing_is_cheap_when_newcomers_keep_coming(start: Start) -> None:

@@ -68,3 +68,9 @@ def test_system_calls_per_message(start: Start, name: str, tmp_path: Path) -> No
         counted = Counter(call for call, _ in returned[first:last])
         expected = {call: count * ROUNDS for call, count in EXPECTED[name](clients).items()}
         assert counted == expected, f"system calls in {ROUNDS} rounds with {clients} clients"
+        for call, text in returned[first:last]:  # nobody wakes up to look whether it must
+            if call == "select":
+                assert re.search(r", NULL\) += ", text)
+            elif call == "epoll_wait":
+                assert re.search(r", (-1|0)\) += [01]$", text)
+                assert not (", 0) " in text and text.endswith(" = 1"))
