@@ -103,6 +103,24 @@ class Client:
         self.reset = False  # the connection is lost
 
 
+def watch(client: Client, reader: asyncio.StreamReader) -> None:
+    """Tell the client what its reader's protocol tells the reader, and readline() keeps back."""
+    feed_data = reader.feed_data
+
+    def feed(data: Any) -> None:
+        # The loop calls this, so the others had their turn since the coroutine last ran.
+        client.budget = READ_SIZE
+        feed_data(data)
+
+    def fail(exc: Exception) -> None:
+        # readline() would raise it at once, before the lines that have been received.
+        client.reset = True
+        reader.feed_eof()
+
+    reader.feed_data = feed  # type: ignore[method-assign]
+    reader.set_exception = fail  # type: ignore[method-assign]
+
+
 class Server:
     def __init__(self, listener: socket.socket, limit: int, quiet: bool):
         self.listener = listener
@@ -156,20 +174,7 @@ class Server:
             say(f"Servidor lleno: {reason}")
 
     async def receive(self, client: Client, reader: asyncio.StreamReader) -> None:
-        feed_data = reader.feed_data
-
-        def feed(data: Any) -> None:
-            # The loop calls this, so the others had their turn since the coroutine last ran.
-            client.budget = READ_SIZE
-            feed_data(data)
-
-        def fail(exc: Exception) -> None:
-            # readline() would raise it at once, before the lines that have been received.
-            client.reset = True
-            reader.feed_eof()
-
-        reader.feed_data = feed  # type: ignore[method-assign]
-        reader.set_exception = fail  # type: ignore[method-assign]
+        watch(client, reader)
         reason = ""
         try:
             while client in self.clients:
