@@ -108,7 +108,6 @@ def test_both_directions_at_once(launch: Launch) -> None:
     client.shows("('127.0.0.1', 1) dice: qué tal\n")
     client.type("¡bien!\n")
     client.sent("¡bien!\n")
-    assert client.connection.getsockname()
 
 
 def test_at_the_end_of_input_it_half_closes_and_shows_the_rest(
@@ -231,6 +230,57 @@ def test_a_server_that_says_goodbye_before_it_has_taken_all(launch: Launch, tmp_
                 while data := client.connection.recv(1 << 20):
                     received += len(data)
             assert received == size or client.process.returncode == 1
+
+
+def test_an_idle_client_does_not_spin(launch: Launch) -> None:
+    client = launch()
+    client.type("one\n")
+    client.sent("one\n")
+    clock = (~client.process.pid << 3) | 2  # its CPU clock, as in the harness
+    before = time.clock_gettime(clock)
+    time.sleep(0.25)  # what is observed is that nothing happens
+    assert time.clock_gettime(clock) - before < 0.1
+
+
+def test_a_server_that_does_not_read_makes_the_keyboard_wait(launch: Launch) -> None:
+    """The rest of an endless input stays where it is, and not in memory."""
+    with open("/dev/zero", "rb") as stdin:
+        client = launch(stdin=stdin)
+        clock = (~client.process.pid << 3) | 2
+        deadline = time.monotonic() + DEADLINE
+        before = -1.0
+        while before != (before := time.clock_gettime(clock)):
+            assert time.monotonic() < deadline, "it reads on and on"
+            time.sleep(0.1)
+        status = Path(f"/proc/{client.process.pid}/status").read_text()
+        resident = re.search(r"VmRSS:\s+(\d+) kB", status)
+        assert resident and int(resident[1]) < 60_000
+
+
+def test_a_terminal_that_has_gone(launch: Launch) -> None:
+    """read(2) fails with EIO: the end of input."""
+    master, slave = os.openpty()
+    client = launch(stdin=slave)
+    os.close(slave)
+    os.close(master)
+    assert client.connection.recv(1) == b""
+    client.connection.close()
+    client.ends(0)
+
+
+def test_standard_streams_closed_at_start(program: str, python: str) -> None:
+    """The connection must not get their numbers: what is shown would go to the server."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        process = subprocess.Popen(
+            ["sh", "-c", f'exec "{python}" "{program}" --port {port} <&- >&- 2>&-']
+        )
+        connection, _ = listener.accept()
+        with connection:
+            connection.settimeout(DEADLINE)
+            connection.sendall(b"for nobody\n")
+            assert connection.recv(100) == b""
+        assert process.wait(DEADLINE) == 0
 
 
 def test_a_keyboard_that_somebody_made_non_blocking(launch: Launch) -> None:

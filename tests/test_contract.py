@@ -72,6 +72,9 @@ def test_carriage_return_before_the_newline_is_not_text(room: Room) -> None:
     room.join()
     ana.send(b"telnet\r\nunix\nboth\r\n")
     room.hear(ana, "telnet", "unix", "both")
+    ana.send(b"nor at the end\r")
+    ana.finish()
+    room.hear(ana, "nor at the end")
 
 
 def test_empty_lines_are_ignored(room: Room) -> None:
@@ -88,8 +91,8 @@ def test_control_characters_cross_the_wire_as_they_are(room: Room) -> None:
     """NUL, ANSI escapes, a bare CR, telnet's IAC (which is no UTF-8): text like any other."""
     ana, _bea = room.join(), room.join()
     room.log = None  # where they are escaped: test_process.py
-    ana.send(b"a\x00b\x1b[2J\rc\x7f\xff\xfd\x01\r\n")
-    room.hear(ana, "a\x00b\x1b[2J\rc\x7f\ufffd\ufffd\x01")
+    ana.send(b"a\x00b\x1b[2J\rc\x7f\xff\xfd\x01\r\n" + b"two\r\r\n")
+    room.hear(ana, "a\x00b\x1b[2J\rc\x7f\ufffd\ufffd\x01", "two\r")
 
 
 def test_the_unfinished_last_line_counts(room: Room) -> None:
@@ -248,6 +251,8 @@ def test_one_who_does_not_read_delays_nobody_and_is_disconnected(room: Room) -> 
     room.gone(deaf, "lector lento")
     heard = deaf.rest()
     assert len(said) - len(heard) > HIGH_WATER, "less than 1 MiB waited for it"
+    if room.log:
+        assert len(said) - len(heard) < HIGH_WATER + (128 << 10), "more than 1 MiB did"
     assert said.startswith(heard)
     ana.say("after")
     room.hear(ana, "after")
@@ -281,8 +286,12 @@ def test_a_little_behind_is_still_read_from(room: Room) -> None:
     slow = room.join(listens=False, receive_buffer=4096)
     room.server.shrink_send_buffer(slow.sock)
     texts = [f"{number:03} ".ljust(1000, "v") for number in range(100)]
-    ana.say(*texts)
-    room.hear(ana, *texts)
+    ana.say(*texts[:40])
+    room.hear(ana, *texts[:40])
+    slow.say("I am not far behind")
+    room.hear(slow, "I am not far behind")
+    ana.say(*texts[40:])
+    room.hear(ana, *texts[40:])
     slow.say("can you hear me?")
     behind = "".join(f"{ana.name} dice: {text}\n" for text in texts).encode()
     assert slow.take(60_000) == behind[:60_000]

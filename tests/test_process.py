@@ -31,7 +31,7 @@ from benchmarks.harness import (
 )
 from tests.conftest import Start
 from tests.needed import needed_in_ci
-from tests.wire import FULL, KERNEL_BUFFERS, Flood, Peer, Room, refused
+from tests.wire import FULL, KERNEL_BUFFERS, PROMPTLY, Flood, Peer, Room, refused
 
 STOP_WITHIN = 2.0
 """Seconds from SIGINT or SIGTERM to the end of the process (the contract)."""
@@ -129,6 +129,8 @@ def test_log_escapes_what_a_terminal_would_obey(room: Room) -> None:
     for said, logged in cases.items():
         ana.say(said)
         room.server.log.wait(f"{ana.name} dice: {logged}".__eq__)
+    ana.send(b"two\r\r\n")
+    room.server.log.wait(rf"{ana.name} dice: two\x0d".__eq__)
     ana.send(b"\xff\xfd\x01\xff\xfb\x1f\r\n")  # telnet's IAC: no UTF-8
     room.server.log.wait(rf"{ana.name} dice: {'�' * 2}\x01{'�' * 2}\x1f".__eq__)
 
@@ -159,12 +161,17 @@ def test_bad_arguments(name: str, python: str) -> None:
         )
         for arguments in bad
     ]
-    for arguments, process in zip(bad, processes):
-        output, errors = process.communicate(timeout=DEADLINE)
-        assert process.returncode == 2, arguments
-        assert output == ""
-        assert " error: " in errors.splitlines()[-1]
-        assert "Traceback" not in errors
+    try:
+        for arguments, process in zip(bad, processes):
+            output, errors = process.communicate(timeout=DEADLINE)
+            assert process.returncode == 2, arguments
+            assert output == ""
+            assert " error: " in errors.splitlines()[-1]
+            assert "Traceback" not in errors
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
 
 
 def test_cannot_listen(name: str, python: str) -> None:
@@ -499,9 +506,11 @@ def test_accept_fails_all_the_same(room: Room) -> None:
     room.hear(ana, "still here")
     assert len(list(filter(FULL_LINE, server.log.all()))) == 1, "once per episode"
     resource.prlimit(server.pid, resource.RLIMIT_NOFILE, limits)
+    started = time.monotonic()
     for peer in waiting:
         server.log.wait(f"Cliente conectado: {peer.name}".__eq__)
         peer.close()
+    assert time.monotonic() - started < 1.0 + PROMPTLY, "a pause lasts a second at most"
 
 
 def test_accept_is_not_tried_more_often_than_every_tenth_second(
@@ -696,31 +705,124 @@ def test_everything_in_one_wake_up(room: Room) -> None:
     room.hear(ana, "and on we go")
 
 
-@pytest.mark.parametrize("event", ["half-close", "reset"])
+@pytest.mark.parametrize("event", ["catches up", "half-closes", "resets"])
 @pytest.mark.servers("v3", "v4")
-def test_leaving_with_bytes_unread_does_not_spin(room: Room, event: str) -> None:
-    """EPOLLHUP, EPOLLERR and an EOF stay reported: they mean "read it and find out"."""
+def test_slow_reader_does_not_make_it_spin(room: Room, event: str) -> None:
+    """Room in a send buffer, an EOF, EPOLLHUP and EPOLLERR are reported again and again, for as
+    long as one asks."""
     server = room.server
+    ana, _bea = room.join(), room.join()
     slow = room.join(listens=False, receive_buffer=4096)
     server.shrink_send_buffer(slow.sock)
-    ana, _bea = room.join(), room.join()
-    for number in range(30):
-        ana.say(f"{number} ".ljust(8000, "q"))
-    room.hear(ana, *(f"{number} ".ljust(8000, "q") for number in range(30)))
-    if event == "reset":
+    texts = [f"{number} ".ljust(4000, "q") for number in range(10)]
+    ana.say(*texts)
+    room.hear(ana, *texts)
+    waiting = "".join(f"{ana.name} dice: {text}\n" for text in texts).encode()
+    if event == "resets":
         slow.reset()
         room.gone(slow)
-    else:
+    elif event == "half-closes":
+        slow.send(b"bye")
         slow.finish()
+        room.hear(slow, "bye")
+    else:
+        assert slow.take(len(waiting)) == waiting
     assert cpu_share(server, 0.25) < CPU_WHEN_FULL
     ana.say("next")
     room.hear(ana, "next")
-    if event == "half-close":
-        for number in range(30):
-            assert slow.line() == f"{ana.name} dice: " + f"{number} ".ljust(8000, "q")
-        assert slow.line() == f"{ana.name} dice: next"
-        assert slow.rest() == b""
+    if event == "half-closes":
+        assert slow.rest() == waiting + f"{ana.name} dice: next\n".encode()
         room.gone(slow)
+
+
+@pytest.mark.servers("v3", "v4")
+def test_reset_found_out_by_writing_leaves_the_line_unsaid(room: Room) -> None:
+    """The error is told once: after a send() that failed, recv() returns EOF."""
+    bea, carla = room.join(), room.join()
+    victims = [room.join(listens=False) for _ in range(20)]
+    for victim in victims:
+        victim.send(b"whole\nhalf a li")
+        room.hear(victim, "whole")
+    os.kill(room.server.pid, signal.SIGSTOP)
+    bea.say("one", "two")
+    for victim in victims:
+        victim.reset()
+    os.kill(room.server.pid, signal.SIGCONT)
+    for victim in victims:
+        room.gone(victim)
+    room.hear(bea, "one", "two")
+    carla.say("three")
+    room.hear(carla, "three")
+
+
+@pytest.mark.servers("v1")
+def test_no_more_threads(python: str, tmp_path: Path) -> None:
+    """EAGAIN from clone(2), as under a limit on processes, here from a Thread.start() that fails:
+    the newcomer is told, the others are served, and there is a place again when they leave."""
+    script = tmp_path / "few_threads.py"
+    script.write_text(
+        "import runpy, sys, threading\n"
+        "start = threading.Thread.start\n"
+        "def limited(self):\n"
+        "    if threading.active_count() >= 10:\n"
+        '        raise RuntimeError("can\'t start new thread")\n'
+        "    start(self)\n"
+        "threading.Thread.start = limited\n"
+        "sys.argv = sys.argv[1:]\n"
+        "runpy.run_path(sys.argv[0], run_name='__main__')\n"
+    )
+    with Server(f"{python} {script} {SERVERS['v1'][-1]} --port {{port}}") as server:
+        for episode in (1, 2):
+            peers = [Peer(server.address) for _ in range(8)]
+            for peer in peers:
+                server.log.wait(f"Cliente conectado: {peer.name}".__eq__)
+            for _ in range(3):
+                refused(server)
+            peers[-1].say(f"still here {episode}")
+            server.log.wait(f"{peers[-1].name} dice: still here {episode}".__eq__)
+            for peer in peers:
+                peer.close()
+                server.log.wait(f"Cliente desconectado: {peer.name}".__eq__)
+            while server.threads() > 2:
+                time.sleep(0.01)  # a thread logs before it ends
+        assert server.stop() == 0
+        assert server.errors.rest() == []
+        full = [line for line in server.log.all() if line.startswith("Servidor lleno")]
+        assert full == ["Servidor lleno: no caben más hilos que 8"] * 2
+
+
+@pytest.mark.servers("v1")
+@pytest.mark.parametrize("spare", [1, 2, 3, 10])
+def test_hardly_any_memory_for_threads(start: Start, spare: int) -> None:
+    """Every newcomer is either let in or told, whatever is missing first; spare: MiB."""
+    server = start()
+    used = int(Path(f"/proc/{server.pid}/statm").read_text().split()[0]) * resource.getpagesize()
+    limit = used + (spare << 20)
+    resource.prlimit(server.pid, resource.RLIMIT_AS, (limit, limit))
+    peers = [Peer(server.address) for _ in range(40)]
+    for peer in peers:
+        peer.sock.settimeout(DEADLINE)
+    server.log.wait(FULL_LINE)
+    assert peers[-1].rest() == FULL
+    connected = {line.split(": ")[1] for line in server.log.all() if "conectado: " in line}
+    for peer in peers[:-1]:
+        if peer.name not in connected:
+            assert peer.rest() == FULL
+
+
+@pytest.mark.servers("v1")
+def test_long_lines_of_many_threads_stay_whole_in_the_log(room: Room) -> None:
+    """pipe(7): what is longer than PIPE_BUF may be cut in two by another thread's write."""
+    peers = [room.join() for _ in range(4)]
+    texts = [f"{number} ".ljust(60_000, "l") for number in range(15)]
+    for text in texts:
+        for peer in peers:
+            peer.say(text)
+    expected = {f"{peer.name} dice: {text}" for peer in peers for text in texts}
+    at = 0
+    for _ in expected:
+        at = room.server.log.wait(lambda line: " dice: " in line, at) + 1
+    assert {line for line in room.server.log.all() if " dice: " in line} == expected
 
 
 def test_ready_pattern_reads_what_python_prints() -> None:

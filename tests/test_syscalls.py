@@ -12,6 +12,8 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from benchmarks.harness import BROADCASTING
 from tests.conftest import Start
 from tests.needed import needed_in_ci
@@ -74,3 +76,20 @@ def test_system_calls_per_message(start: Start, name: str, tmp_path: Path) -> No
             elif call == "epoll_wait":
                 assert re.search(r", (-1|0)\) += [01]$", text)
                 assert not (", 0) " in text and text.endswith(" = 1"))
+
+
+@pytest.mark.servers("v3", "v4")
+def test_log_is_written_before_the_message_is_passed_on(start: Start, tmp_path: Path) -> None:
+    strace = shutil.which("strace")
+    if not strace:
+        needed_in_ci("strace is not installed (apt-get install strace)")
+    trace = tmp_path / "trace"
+    wrapper = [strace, "-f", "-qq", "-s", "100", "-e", "trace=write,sendto", "-o", str(trace)]
+    room = Room(start(wrapper=wrapper))
+    ana, _bea = room.join(), room.join()
+    for number in range(3):
+        ana.say(f"line {number}")
+        room.hear(ana, f"line {number}")
+    assert room.server.stop() == 0
+    told = [call for call, text in calls(trace.read_text()) if " dice: line " in text]
+    assert told == ["write", "sendto"] * 3
