@@ -29,6 +29,7 @@ def test_message_reaches_everyone_but_its_sender(room: Room) -> None:
 
 
 def test_lines_keep_the_order_of_their_sender(room: Room) -> None:
+    """Many lines in one segment."""
     ana = room.join()
     bea = room.join()
     for sender in (ana, bea, ana):
@@ -47,14 +48,6 @@ def test_segmentation_does_not_matter(room: Room) -> None:
         for at in range(0, len(data), size):
             ana.send(data[at : at + size])
         room.hear(ana, *filter(None, texts))
-
-
-def test_many_lines_in_one_segment(room: Room) -> None:
-    ana = room.join()
-    room.join()
-    texts = [str(number) for number in range(200)]
-    ana.say(*texts)
-    room.hear(ana, *texts)
 
 
 def test_invalid_utf8_becomes_the_replacement_character(room: Room) -> None:
@@ -121,6 +114,9 @@ def test_longest_line_is_legal(room: Room) -> None:
     for text in ("a" * MAX_LINE, "b" * (MAX_LINE - 1) + "\r", "ñ" * (MAX_LINE // 2)):
         ana.say(text, "and then")
         room.hear(ana, text.rstrip("\r"), "and then")
+    ana.send(b"z" * MAX_LINE)  # and it needs no newline
+    ana.finish()
+    room.hear(ana, "z" * MAX_LINE)
 
 
 def test_line_too_long_ends_that_client_only(room: Room) -> None:
@@ -137,14 +133,6 @@ def test_line_too_long_ends_that_client_only(room: Room) -> None:
         assert ana.rest() == b""
         carla.say("still here")
         room.hear(carla, "still here")
-
-
-def test_longest_unfinished_line_counts_at_the_end(room: Room) -> None:
-    ana = room.join()
-    room.join()
-    ana.send(b"z" * MAX_LINE)
-    ana.finish()
-    room.hear(ana, "z" * MAX_LINE)
 
 
 def test_reset_right_after_connect(room: Room) -> None:
