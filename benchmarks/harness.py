@@ -20,6 +20,7 @@ import json
 import os
 import re
 import resource
+import select
 import shlex
 import signal
 import socket
@@ -200,11 +201,10 @@ class Server:
 
     def wait(self) -> int:
         """The exit status. Raises ServerError, and kills, when it is not there in time."""
-        try:
-            return self.process.wait(DEADLINE)
-        except subprocess.TimeoutExpired:
+        if not has_ended(self.process.pid, DEADLINE):
             self.kill()
-            raise ServerError(f"{self.name}: still running after {DEADLINE:g} s") from None
+            raise ServerError(f"{self.name}: still running after {DEADLINE:g} s")
+        return self.process.wait()
 
     def kill(self) -> None:
         if self.process.poll() is None and hasattr(self, "pid"):
@@ -302,6 +302,20 @@ def _only_child(pid: int) -> int:
     if len(children) != 1:
         raise ServerError(f"process {pid} has children {children}, expected one")
     return int(children[0])
+
+
+def has_ended(pid: int, within: float) -> bool:
+    """Wait for a child of ours to end, pidfd_open(2); Popen.wait() would look now and then."""
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:  # and it has been waited for
+        return True
+    try:
+        poll = select.poll()
+        poll.register(pidfd, select.POLLIN)
+        return bool(poll.poll(within * 1000))
+    finally:
+        os.close(pidfd)
 
 
 def accepts(port: int) -> bool:

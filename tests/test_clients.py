@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.harness import DEADLINE, ROOT, Server, free_port
+from benchmarks.harness import DEADLINE, ROOT, Server, free_port, has_ended
 
 Launch = Callable[..., "Client"]
 
@@ -64,7 +64,8 @@ class Client:
 
     def ends(self, status: int) -> tuple[str, list[str]]:
         """It ends by itself; the rest of its stdout, and its stderr in lines."""
-        self.process.wait(DEADLINE)  # with its stdin still open: an EOF there is an end as well
+        # With its stdin still open: an EOF there is an end as well.
+        assert has_ended(self.process.pid, DEADLINE)
         output, errors = self.process.communicate()
         assert self.process.returncode == status, errors
         return (output or b"").decode(), (errors or b"").decode().splitlines()

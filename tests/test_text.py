@@ -53,15 +53,19 @@ def source(stage: str) -> str:
 def functions(stage: str) -> dict[str, str]:
     """The source of each function and method, by qualified name, in order."""
     text = source(stage)
+    lines = text.splitlines()
+
+    def segment(node: ast.stmt) -> str:
+        return "\n".join(lines[node.lineno - 1 : node.end_lineno])
+
     found = {}
     for node in ast.parse(text).body:
         if isinstance(node, ast.FunctionDef):
-            found[node.name] = ast.get_source_segment(text, node) or ""
+            found[node.name] = segment(node)
         elif isinstance(node, ast.ClassDef):
             for method in node.body:
                 if isinstance(method, (ast.FunctionDef, ast.AsyncFunctionDef)):
-                    name = f"{node.name}.{method.name}"
-                    found[name] = ast.get_source_segment(text, method) or ""
+                    found[f"{node.name}.{method.name}"] = segment(method)
     return found
 
 
