@@ -2,9 +2,11 @@
 """v2: one thread for everybody, on select(). It listens and prints; nobody hears the others yet.
 
 Who waits, for what: one thread, in select(), for the first of: a newcomer, a line, a signal.
-Changed since v1: the threads are gone and with them the lock. A connection's state moves from a
-    thread's stack into a Client; a blocking recv() becomes one turn of receive(), which never
-    blocks; accept() ends when nobody waits; run() is the event loop, and turn() is new.
+Changed since v1: the threads are gone, and with them the lock, check_memory() and the lock of
+    say(). A connection's state moves from a thread's stack into a Client; receive() is one turn
+    and never blocks, accept() ends when nobody waits, run() is the event loop, a signal only sets
+    a flag in stop(), handle() and disconnect() take a Client, main() makes the listener
+    non-blocking. New: turn().
 Cost per message: 1 select + 1 recvfrom + 1 write (the log), whatever N.
 Cost of an idle client: no wakeup; a Client object, and its share of the set that every
     select() hands to the kernel and walks through.

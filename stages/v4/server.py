@@ -3,10 +3,13 @@
 
 Who waits, for what: the event loop, in epoll_wait(), for everybody; each coroutine in readline()
     for its client's next line.
-Changed since v3: the loop, the sets and the partial lines are asyncio's now: accept() is called
-    with a connection, receive() reads like v1's thread again, next_line() is readline(), a turn
-    ends at an await. The out-buffer stays ours: asyncio's own write buffer has no high-water mark
+Changed since v3: the loop, the sets and the partial lines are asyncio's now. accept() is called
+    with a connection and runs to its end, with admit() for the way in; receive() reads like v1's
+    thread again; readline() stands for next_line(), end() and turn(), an await ends a turn, and
+    watch() tells when. send() and flush() keep the out-buffer ours: asyncio's own has no mark
     that ends anybody, and from Python 3.12 on each write to it costs more the longer it is.
+    refuse(), broadcast() and disconnect() speak to transports, run() to the loop, whose errors
+    complain() puts in a line, main() starts it.
 Cost per message: 2 epoll_wait + 1 recvfrom + (N-1) sendto, with N clients in the room; the
     second epoll_wait, without a wait, is the turn of the loop in which the coroutine runs.
 Cost of an idle client: no wakeup, no turn made longer; a task, a transport, a reader, a writer.
