@@ -214,6 +214,11 @@ class Server:
         # sigwait(): none can come between a check and a blocking call and be slept over.
         signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
         threading.stack_size(STACK_SIZE)
+        # In Python 3.8 a thread ends by pthread_exit(3), for which the C library loads libgcc_s,
+        # or aborts: let it do so now, while there are descriptors and memory.
+        first = threading.Thread(target=int)
+        first.start()
+        first.join()
         acceptor = threading.Thread(target=self.accept, daemon=True)
         acceptor.start()
         say(f"Servidor {NAME} iniciado en {self.listener.getsockname()}")
