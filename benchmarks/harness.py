@@ -225,12 +225,8 @@ class Server:
             self.kill()
 
     def cpu_seconds(self) -> float:
-        """CPU time of all threads, user and system: the process's CPU clock.
-
-        The clock's number is made from the pid as in the kernel's MAKE_PROCESS_CPUCLOCK,
-        clock_getcpuclockid(3).
-        """
-        return time.clock_gettime((~self.pid << 3) | 2)
+        """CPU time of all threads, user and system."""
+        return cpu_seconds(self.pid)
 
     def context_switches(self) -> int:
         """How often its threads gave up or lost the CPU; an idle one's number stands still."""
@@ -302,6 +298,15 @@ def _only_child(pid: int) -> int:
     if len(children) != 1:
         raise ServerError(f"process {pid} has children {children}, expected one")
     return int(children[0])
+
+
+def cpu_seconds(pid: int) -> float:
+    """CPU time of a process, user and system: its CPU clock.
+
+    The clock's number is made from the pid as in the kernel's MAKE_PROCESS_CPUCLOCK,
+    clock_getcpuclockid(3).
+    """
+    return time.clock_gettime((~pid << 3) | 2)
 
 
 def has_ended(pid: int, within: float) -> bool:

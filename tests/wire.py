@@ -214,17 +214,14 @@ class Flood:
                 if batch == 0:
                     continue
                 if self._room.broadcasts:
-                    with self._heard:
-                        enough = batch * (self.LINES + 1)
-                        self._heard.wait_for(
-                            lambda n=enough: (
-                                self._stop.is_set()  # type: ignore[misc]
-                                or min(self._counts.values()) >= n
-                            ),
-                        )
+                    self._wait_until_all_have_read(batch * (self.LINES + 1))
                 else:
                     end = f"{self._flooder.name} dice: end {batch - 1}"
                     logged = self._room.server.log.wait(end.__eq__, logged)
+
+    def _wait_until_all_have_read(self, lines: int) -> None:
+        with self._heard:
+            self._heard.wait_for(lambda: self._stop.is_set() or min(self._counts.values()) >= lines)
 
     def _read(self) -> None:
         with selectors.DefaultSelector() as selector:
