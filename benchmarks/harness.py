@@ -237,6 +237,27 @@ class Server:
                     total += int(line.split()[1])
         return total
 
+    def wait_until_at_rest(self) -> None:
+        """Until every thread sleeps and none has run between two looks. ServerError: never.
+
+        A message that has been delivered does not tell that the thread which delivered it waits
+        for the next one yet, nor that another has finished with a newcomer.
+        """
+        deadline = time.monotonic() + DEADLINE
+        before = -1
+        while True:
+            states = {
+                stat.read_text().rpartition(")")[2].split()[0]  # after the name, proc_pid_stat(5)
+                for stat in Path(f"/proc/{self.pid}/task").glob("*/stat")
+            }
+            now = self.context_switches()
+            if states == {"S"} and now == before:
+                return
+            if time.monotonic() > deadline:
+                raise ServerError(f"{self.name}: does not come to rest; states {states}")
+            before = now
+            time.sleep(0.001)
+
     def resident_kib(self) -> int:
         """Resident memory, VmRSS."""
         return self._status("VmRSS")

@@ -44,23 +44,11 @@ def test_idle_clients_cost_nothing(room: Room) -> None:
     peers[0].send(b"half a line")
     for peer in peers:
         server.log.wait(f"Cliente conectado: {peer.name}".__eq__)
-    cpu, switches = settled(server)
+    server.wait_until_at_rest()
+    cpu, switches = server.cpu_seconds(), server.context_switches()
     time.sleep(0.3)  # what is observed is that nothing happens
     assert server.context_switches() - switches == 0, "woken up with nothing to do"
     assert server.cpu_seconds() - cpu == 0
-
-
-def settled(server: Server) -> tuple[float, int]:
-    """CPU time and context switches, once they have stood still for a moment."""
-    deadline = time.monotonic() + DEADLINE
-    before = (-1.0, -1)
-    while True:
-        now = (server.cpu_seconds(), server.context_switches())
-        if now == before:
-            return now
-        assert time.monotonic() < deadline, "the server does not come to rest"
-        before = now
-        time.sleep(0.05)
 
 
 def cpu_share(server: Server, seconds: float) -> float:

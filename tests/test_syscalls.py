@@ -53,6 +53,7 @@ def test_system_calls_per_message(start: Start, name: str, tmp_path: Path) -> No
     peers: list[Peer] = []
     for clients in (2, 10):
         peers += [room.join() for _ in range(clients - len(peers))]
+        server.wait_until_at_rest()  # v1: the threads of newcomers, who would ask for the GIL
         for number in range(-10, ROUNDS + 1):  # the first ones to warm up
             peers[0].say(f"round {number} of {clients}.")
             room.hear(peers[0], f"round {number} of {clients}.")
