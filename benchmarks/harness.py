@@ -35,13 +35,21 @@ from typing import IO, Any
 
 ROOT = Path(__file__).resolve().parent.parent
 SERVERS: Mapping[str, Sequence[str]] = {
-    name: ("-S", str(ROOT / "stages" / name / "server.py")) for name in ("v1", "v2", "v3", "v4")
+    **{
+        name: ("-S", str(ROOT / "stages" / name / "server.py")) for name in ("v1", "v2", "v3", "v4")
+    },
+    **{name: ("-S", "-m", "lowlevel", name) for name in ("selectors", "epoll", "epoll-et")},
+    "uvloop": ("-m", "lowlevel", "uvloop"),
+    **{
+        f"{name} --flush message": ("-S", "-m", "lowlevel", name, "--flush", "message")
+        for name in ("selectors", "epoll", "epoll-et")
+    },
 }
-"""What follows the interpreter on the command line of each server.
+"""What follows the interpreter on the command line of each server, in the folder ROOT.
 
--S: no site-packages. The stages need none, which is proven in passing, and they start sooner."""
+-S: no site-packages. Only uvloop needs any, which is proven in passing, and they start sooner."""
 
-BROADCASTING = frozenset({"v3", "v4"})
+BROADCASTING = tuple(name for name in SERVERS if name not in ("v1", "v2"))
 """The servers that send what one client says to the others; the rest only print it."""
 
 _SYS_PIDFD_GETFD = 438  # asm-generic/unistd.h; alpha and mips add an offset
@@ -157,6 +165,7 @@ class Server:
         try:
             self.process = subprocess.Popen(
                 [*wrapper, *command],
+                cwd=ROOT if server in SERVERS else None,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
@@ -230,12 +239,18 @@ class Server:
 
     def context_switches(self) -> int:
         """How often its threads gave up or lost the CPU; an idle one's number stands still."""
-        total = 0
+        return sum(
+            int(line.split()[1])
+            for status in self._of_threads("status")
+            for line in status.splitlines()
+            if "ctxt_switches" in line
+        )
+
+    def _of_threads(self, file: str) -> Iterator[str]:
+        """What proc(5) has in this file about each thread."""
         for task in Path(f"/proc/{self.pid}/task").iterdir():
-            for line in (task / "status").read_text().splitlines():
-                if "ctxt_switches" in line:
-                    total += int(line.split()[1])
-        return total
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
+                yield (task / file).read_text()
 
     def wait_until_at_rest(self) -> None:
         """Until every thread sleeps and none has run between two looks. ServerError: never.
@@ -246,10 +261,8 @@ class Server:
         deadline = time.monotonic() + DEADLINE
         before = -1
         while True:
-            states = {
-                stat.read_text().rpartition(")")[2].split()[0]  # after the name, proc_pid_stat(5)
-                for stat in Path(f"/proc/{self.pid}/task").glob("*/stat")
-            }
+            # The state follows the name, which is in parentheses: proc_pid_stat(5).
+            states = {stat.rpartition(")")[2].split()[0] for stat in self._of_threads("stat")}
             now = self.context_switches()
             if states == {"S"} and now == before:
                 return

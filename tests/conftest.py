@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -14,9 +16,15 @@ from benchmarks.harness import BROADCASTING, SERVERS, Server, descriptor_limit_r
 
 pytest.register_assert_rewrite("tests.wire")
 
-from tests.wire import Room, close_peers  # noqa: E402  (after the call above, or its asserts say nothing)
+# After the call above, or its asserts say nothing.
+from tests.needed import needed_in_ci  # noqa: E402
+from tests.wire import Room, close_peers  # noqa: E402
 
 Start = Callable[..., Server]
+
+SAME_PROCESS = {"selectors --flush message", "epoll-et --flush message"}
+"""On the wire they are servers of their own; as a process they are as the one they are named after
+together with `epoll --flush message`."""
 
 
 class LimitReached(Exception):
@@ -67,8 +75,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "name" in metafunc.fixturenames:
         marker = metafunc.definition.get_closest_marker("servers")
         names = list(marker.args) if marker else list(SERVERS)
+        if not metafunc.definition.get_closest_marker("wire"):
+            # How a process starts, ends and runs out of things does not depend on both.
+            names = [name for name in names if name not in SAME_PROCESS]
         if metafunc.config.getoption("--server"):
-            names = ["custom"] if BROADCASTING & set(names) else []
+            names = ["custom"] if set(BROADCASTING) & set(names) else []
         limit = metafunc.definition.get_closest_marker("limit")
         metafunc.parametrize(
             "name",
@@ -84,6 +95,19 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
                 for name in names
             ],
         )
+
+
+@functools.lru_cache(maxsize=None)
+def has_uvloop(python: str) -> bool:
+    command = [python, "-c", "import uvloop"]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if isinstance(item, pytest.Function) and hasattr(item, "callspec"):
+        python = item.config.getoption("--server-python")
+        if item.callspec.params.get("name") == "uvloop" and not has_uvloop(python):
+            needed_in_ci(f"{python} has no uvloop (pip install uvloop)")
 
 
 @pytest.fixture(scope="session", autouse=True)

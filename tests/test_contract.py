@@ -13,10 +13,11 @@ from itertools import count
 
 import pytest
 
+from benchmarks.harness import BROADCASTING
 from tests.wire import HIGH_WATER, KERNEL_BUFFERS, MAX_LINE, PROMPTLY, Closed, Flood, Peer, Room
 
 pytestmark = pytest.mark.wire
-broadcasting = pytest.mark.servers("v3", "v4")
+broadcasting = pytest.mark.servers(*BROADCASTING)
 
 
 def test_message_reaches_everyone_but_its_sender(room: Room) -> None:

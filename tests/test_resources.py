@@ -63,6 +63,9 @@ def test_full_of_descriptors(start: Start, name: str) -> None:
     leaves there is a place again; each such episode is logged once."""
     server = start(limits={resource.RLIMIT_NOFILE: (40, 64)})
     room = Room(server, broadcasts=name in BROADCASTING)
+    first = room.join()  # with which libuv opens a descriptor of its own
+    first.close()
+    room.gone(first)
     at_start = server.descriptors()
     full = 0
     for _ in range(2):
@@ -137,7 +140,7 @@ def test_burst_does_not_use_up_the_reserve(start: Start) -> None:
     os.kill(server.pid, signal.SIGCONT)
     assert "Errno" not in server.log[server.log.wait(FULL_LINE)]
     inside = [let_in(server, peer) for peer in peers]
-    assert 64 - 16 - 8 <= sum(inside) <= 64 - 16 - 4
+    assert 64 - 16 - 16 <= sum(inside) <= 64 - 16 - 4
     assert inside == sorted(inside, reverse=True), "the first to come were let in"
 
 
@@ -180,7 +183,7 @@ def test_reset_before_accept_is_dropped_silently(room: Room) -> None:
     assert not any("None" in line for line in room.server.log.all())
 
 
-@pytest.mark.servers("v3", "v4")
+@pytest.mark.servers(*BROADCASTING)
 def test_flooder_that_never_reads_fills_no_memory(room: Room) -> None:
     """While much waits for it, its flood stays in the kernel, and so does it."""
     server = room.server
@@ -236,6 +239,10 @@ def test_thousands_connect_and_leave(start: Start) -> None:
                     peer.rest()
                     peer.close()
 
+    first = Peer(server.address)  # with which libuv opens a descriptor of its own
+    first.finish()
+    first.rest()
+    server.wait_until_at_rest()
     before = server.descriptors(), server.threads()
     visit(400)
     come_back_to(server, before)
@@ -305,7 +312,7 @@ def test_everything_in_one_wake_up(room: Room) -> None:
 
 
 @pytest.mark.parametrize("event", ["catches up", "half-closes", "resets"])
-@pytest.mark.servers("v3", "v4")
+@pytest.mark.servers(*BROADCASTING)
 def test_slow_reader_does_not_make_it_spin(room: Room, event: str) -> None:
     """Room in a send buffer, an EOF, EPOLLHUP and EPOLLERR are reported again and again, for as
     long as one asks."""
@@ -334,7 +341,7 @@ def test_slow_reader_does_not_make_it_spin(room: Room, event: str) -> None:
         room.gone(slow)
 
 
-@pytest.mark.servers("v3", "v4")
+@pytest.mark.servers(*BROADCASTING)
 def test_reset_found_out_by_writing_leaves_the_line_unsaid(room: Room) -> None:
     """The error is told once: after a send() that failed, recv() returns EOF."""
     bea, carla = room.join(), room.join()

@@ -33,7 +33,7 @@ READ_SIZE = 16384  # bytes of one recv(); then another thread may have the inter
 STACK_SIZE = 1 << 18  # bytes of stack for a thread: what receive() needs, with room to spare
 MEMORY_RESERVE = 1 << 23  # bytes of address space that no newcomer's thread gets
 RESERVE = 16  # descriptors that no client gets: the log, a library, an operator need some
-OWN = 8  # descriptors that a server of any kind needs for itself
+OWN = 16  # descriptors that a server of any kind needs for itself
 NO_RESOURCES = (EMFILE, ENFILE, ENOBUFS, ENOMEM)  # what accept() may fail for
 ACCEPT_PAUSE = 0.2  # seconds without accept() after it failed for want of descriptors
 STOP_PATIENCE = 1.0  # seconds for the threads to end; a stuck stdout may hold them
@@ -296,8 +296,7 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def main() -> int:
-    args = parse_args()
+def main(args: argparse.Namespace) -> int:
     if sys.platform != "linux":
         say("sock_chat solo funciona en Linux", STDERR)
         return 1
@@ -317,4 +316,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(parse_args()))

@@ -33,7 +33,7 @@ BACKLOG = 1024  # connections the kernel completes before we accept(): a burst o
 MAX_LINE = 65536  # bytes before the "\n" of a legal line
 READ_SIZE = 16384  # bytes of one client's input handled before the others get their turn
 RESERVE = 16  # descriptors that no client gets: the log, a library, an operator need some
-OWN = 8  # descriptors that a server of any kind needs for itself
+OWN = 16  # descriptors that a server of any kind needs for itself
 FD_SETSIZE = 1024  # select(2): an fd_set is a bit map of this size, whatever the limit says
 ACCEPTS = 16  # newcomers per turn
 NO_RESOURCES = (EMFILE, ENFILE, ENOBUFS, ENOMEM)  # what accept() may fail for
@@ -284,8 +284,7 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def main() -> int:
-    args = parse_args()
+def main(args: argparse.Namespace) -> int:
     if sys.platform != "linux":
         say("sock_chat solo funciona en Linux", STDERR)
         return 1
@@ -306,4 +305,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(parse_args()))

@@ -37,7 +37,7 @@ SEND_COST = 32  # bytes of that turn which one send() uses up: short lines cost 
 HIGH_WATER = 1 << 20  # bytes that may wait for a client; with more it is a slow reader
 LOW_WATER = 1 << 16  # bytes waiting for a client above which it is not read from
 RESERVE = 16  # descriptors that no client gets: the log, a library, an operator need some
-OWN = 8  # descriptors that a server of any kind needs for itself
+OWN = 16  # descriptors that a server of any kind needs for itself
 FD_SETSIZE = 1024  # select(2): an fd_set is a bit map of this size, whatever the limit says
 ACCEPTS = 16  # newcomers per turn
 NO_RESOURCES = (EMFILE, ENFILE, ENOBUFS, ENOMEM)  # what accept() may fail for
@@ -380,8 +380,7 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def main() -> int:
-    args = parse_args()
+def main(args: argparse.Namespace) -> int:
     if sys.platform != "linux":
         say("sock_chat solo funciona en Linux", STDERR)
         return 1
@@ -402,4 +401,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(parse_args()))

@@ -3,12 +3,12 @@
 
 Who waits, for what: the event loop, in epoll_wait(), for everybody; each coroutine in readline()
     for its client's next line.
-Changed since v3: the loop, the sets and the partial lines are asyncio's now. accept() is called
-    with a connection and runs to its end, with admit() for the way in; receive() reads like v1's
-    thread again; readline() stands for next_line(), end() and turn(), an await ends a turn, and
-    watch() tells when. send() and flush() keep the out-buffer ours: asyncio's own has no mark
-    that ends anybody, and from Python 3.12 on each write to it costs more the longer it is.
-    refuse(), broadcast() and disconnect() speak to transports, run() to the loop, whose errors
+Changed since v3: the loop, the sets and the partial lines are asyncio's now. accept() and
+    receive() are lives again, as v1's threads were, of coroutines now; serve() and admit() lead
+    from the one to the other. readline() stands for next_line(), end() and turn(), an await ends
+    a turn, and watch() tells when. send() and flush() keep the out-buffer ours: asyncio's own has
+    no mark that ends anybody, and from Python 3.12 on each write to it costs more the longer it
+    is. broadcast() and disconnect() speak to transports, run() to the loop, whose errors
     complain() puts in a line, main() starts it.
 Cost per message: 2 epoll_wait + 1 recvfrom + (N-1) sendto, with N clients in the room; the
     second epoll_wait, without a wait, is the turn of the loop in which the coroutine runs.
@@ -16,7 +16,7 @@ Cost of an idle client: no wakeup, no turn made longer; a task, a transport, a r
 Breaks when: a write to a client that has closed fails: asyncio then drops the connection whole,
     with lines of that client that nobody has read yet
     (tests/test_limits.py::test_last_words_in_a_flood).
-Next: lowlevel/ is the place to do by hand what asyncio hides here.
+Next: lowlevel/ does by hand what asyncio hides here, and puts v4 itself on another loop.
 Try: python3 stages/v4/server.py, and in two other terminals: python3 stages/v4/client.py
 """
 
@@ -40,10 +40,10 @@ SEND_COST = 32  # bytes of that turn which one send() uses up: short lines cost 
 HIGH_WATER = 1 << 20  # bytes that may wait for a client; with more it is a slow reader
 LOW_WATER = 1 << 16  # bytes waiting for a client above which it is not read from
 FLUSH_SIZE = 1 << 14  # bytes of the out-buffer given to a transport at a time
-NO_RESOURCES = (EMFILE, ENFILE, ENOBUFS, ENOMEM)  # what accept() may fail for
-ACCEPTS = 1  # newcomers per turn: they are counted only in the turn after
 RESERVE = 16  # descriptors that no client gets: the log, a library, an operator need some
-OWN = 8  # descriptors that a server of any kind needs for itself
+OWN = 16  # descriptors that a server of any kind needs for itself
+NO_RESOURCES = (EMFILE, ENFILE, ENOBUFS, ENOMEM)  # what accept() may fail for
+ACCEPT_PAUSE = 0.2  # seconds without accept() after it failed for want of descriptors
 HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}  # Unicode categories
 FULL = b"servidor lleno\n"
 TOO_LONG = "línea demasiado larga"
@@ -95,9 +95,9 @@ def text_of(line: bytes) -> str:
 class Client:
     """What others need of a connection; the rest is on the stack of its coroutine."""
 
-    def __init__(self, writer: asyncio.StreamWriter, addr: Any):
+    def __init__(self, writer: asyncio.StreamWriter, name: str):
         self.writer = writer
-        self.name = str(addr)
+        self.name = name
         self.out_buffer = bytearray()  # for it, not yet given to its transport
         self.flusher: Optional[asyncio.Task[None]] = None  # runs while anything waits for it
         self.caught_up = asyncio.Event()  # no more than LOW_WATER waits for it
@@ -130,6 +130,7 @@ class Server:
         self.limit = limit - RESERVE
         self.quiet = quiet
         self.clients: Set[Client] = set()
+        self.tasks: Set[asyncio.Task[None]] = set()  # of all connections
         self.writers: Set[asyncio.StreamWriter] = set()  # of all connections, to the last byte
         self.full = False
         self.stopping: asyncio.Event  # run() makes it: until 3.9 it belongs to a loop from birth
@@ -138,36 +139,32 @@ class Server:
         if not self.quiet:
             say(visible(line))
 
-    async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """The life of a connection's coroutine, asyncio.start_server()'s client_connected_cb."""
-        self.writers.add(writer)
-        try:
-            await self.admit(reader, writer)
-        finally:
-            writer.close()
-            with suppress(OSError):
-                await writer.wait_closed()  # what waits for it is still sent
-            self.writers.remove(writer)
+    async def accept(self) -> None:
+        """The life of the accepting coroutine."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(0)  # sock_accept() does not yield while the backlog has newcomers
+            try:
+                sock, addr = await loop.sock_accept(self.listener)
+            except OSError as error:
+                if error.errno in NO_RESOURCES:
+                    # The newcomer stays in the backlog. Without a pause accept() would fail at
+                    # once, for nothing, for ever.
+                    self.say_full(str(error))
+                    await asyncio.sleep(ACCEPT_PAUSE)
+                continue  # else an error of the newcomer's connection, accept(2)
+            if sock.fileno() >= self.limit:
+                self.refuse(sock, f"no quedan descriptores por debajo del {self.limit}")
+                continue
+            self.full = False
+            task = asyncio.create_task(self.serve(sock, str(addr)))
+            self.tasks.add(task)  # the loop itself holds tasks by weak references
+            task.add_done_callback(self.tasks.remove)
 
-    async def admit(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        addr = writer.get_extra_info("peername")
-        if addr is None or self.stopping.is_set():  # None: reset before its name could be read
-            return
-        if writer.get_extra_info("socket").fileno() >= self.limit:
-            self.refuse(writer, f"no quedan descriptores por debajo del {self.limit}")
-            return
-        # The transport reads 256 KiB at a time, and a buffer of that size costs an mmap, an
-        # mremap and a munmap for each read: it is beyond malloc's threshold, mallopt(3).
-        writer.transport.max_size = READ_SIZE  # type: ignore[attr-defined]
-        writer.transport.set_write_buffer_limits(high=0)  # drain() waits until nothing waits
-        self.full = False
-        client = Client(writer, addr)
-        self.clients.add(client)
-        self.log(f"Cliente conectado: {client.name}")
-        await self.receive(client, reader)
-
-    def refuse(self, writer: asyncio.StreamWriter, reason: str) -> None:
-        writer.write(FULL)
+    def refuse(self, sock: socket.socket, reason: str) -> None:
+        with suppress(OSError):
+            sock.send(FULL)  # an empty send buffer takes these few bytes at once
+        sock.close()
         self.say_full(reason)
 
     def say_full(self, reason: str) -> None:
@@ -175,6 +172,32 @@ class Server:
         if not self.full:
             self.full = True
             say(f"Servidor lleno: {reason}")
+
+    async def serve(self, sock: socket.socket, name: str) -> None:
+        """The life of a client's coroutine."""
+        reader, writer = await asyncio.open_connection(sock=sock, limit=MAX_LINE)
+        self.writers.add(writer)
+        try:
+            if not self.stopping.is_set():
+                await self.admit(reader, writer, name)
+        finally:
+            writer.close()
+            with suppress(OSError):
+                await writer.wait_closed()  # what waits for it is still sent
+            self.writers.remove(writer)
+
+    async def admit(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, name: str
+    ) -> None:
+        with suppress(AttributeError):  # not every loop's transport has it
+            # asyncio's reads 256 KiB at a time, and a buffer of that size costs an mmap, an
+            # mremap and a munmap for each read: it is beyond malloc's threshold, mallopt(3).
+            writer.transport.max_size = READ_SIZE  # type: ignore[attr-defined]
+        writer.transport.set_write_buffer_limits(high=0)  # drain() waits until nothing waits
+        client = Client(writer, name)
+        self.clients.add(client)
+        self.log(f"Cliente conectado: {client.name}")
+        await self.receive(client, reader)
 
     async def receive(self, client: Client, reader: asyncio.StreamReader) -> None:
         watch(client, reader)
@@ -244,7 +267,7 @@ class Server:
                 await client.writer.drain()
                 if len(client.out_buffer) <= LOW_WATER:
                     client.caught_up.set()
-                if not client.out_buffer:
+                if not client.out_buffer or client.writer.transport.is_closing():
                     break
                 client.writer.write(client.out_buffer[:FLUSH_SIZE])
                 del client.out_buffer[:FLUSH_SIZE]
@@ -270,33 +293,20 @@ class Server:
         loop.set_exception_handler(self.complain)
         for signum in STOP_SIGNALS:
             loop.add_signal_handler(signum, self.stopping.set)
-        # asyncio takes its backlog also as the number of accepts per turn, and each of them
-        # that fails for want of descriptors schedules a retry of its own. The kernel gets the
-        # real backlog by a second listen(2).
-        server = await asyncio.start_server(
-            self.accept, sock=self.listener, backlog=ACCEPTS, limit=MAX_LINE
-        )
-        self.listener.listen(BACKLOG)
+        acceptor = asyncio.create_task(self.accept())
         say(f"Servidor {NAME} iniciado en {self.listener.getsockname()}")
         await self.stopping.wait()
         signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # no handler outlives the end
-        # Not server.close() yet: a connection that is just being accepted would meet a closed
-        # server, and from Python 3.12 on leave a traceback.
-        loop.remove_reader(self.listener)
+        acceptor.cancel()
         while len(asyncio.all_tasks()) > 1:  # this one; every other comes to its end by itself
             for writer in self.writers:
                 writer.transport.abort()  # what waits for it is dropped
             await asyncio.sleep(0)
-        server.close()
+        self.listener.close()
 
     def complain(self, loop: asyncio.AbstractEventLoop, context: Dict[str, Any]) -> None:
-        """What asyncio would log with a traceback: accept() without descriptors, for which it
-        pauses a second by itself, and anything that nobody awaits."""
-        error = context.get("exception")
-        if isinstance(error, OSError) and error.errno in NO_RESOURCES:
-            self.say_full(str(error))
-        else:
-            say(f"{context['message']}: {error!r}", STDERR)
+        """One line for what asyncio would log with a traceback, and nobody awaits."""
+        say(f"{context['message']}: {context.get('exception')!r}", STDERR)
 
 
 def raise_descriptor_limit() -> int:
@@ -353,8 +363,7 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def main() -> int:
-    args = parse_args()
+def main(args: argparse.Namespace) -> int:
     if sys.platform != "linux":
         say("sock_chat solo funciona en Linux", STDERR)
         return 1
@@ -369,9 +378,10 @@ def main() -> int:
     except (OSError, UnicodeError) as error:
         say(f"No se puede escuchar en {(args.host, args.port)}: {error}", STDERR)
         return 1
+    listener.setblocking(False)
     asyncio.run(Server(listener, limit, args.quiet).run())
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(parse_args()))

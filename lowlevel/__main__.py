@@ -1,0 +1,122 @@
+"""The command line: python -m lowlevel {selectors,epoll,epoll-et,uvloop}."""
+
+import argparse
+import signal
+import socket
+import sys
+from typing import Any, Callable, Dict
+
+from lowlevel.acceptor import Acceptor
+from lowlevel.reactor import Backend, Reactor
+from lowlevel.room import Flush, Room
+from lowlevel.system import (
+    OWN,
+    RESERVE,
+    STDERR,
+    listen,
+    port_number,
+    raise_descriptor_limit,
+    reserve_standard_streams,
+    say,
+)
+
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def selectors() -> Backend:
+    from lowlevel.selectors_backend import SelectorsBackend
+
+    return SelectorsBackend()
+
+
+def epoll() -> Backend:
+    from lowlevel.epoll_backend import EpollBackend
+
+    return EpollBackend()
+
+
+def epoll_et() -> Backend:
+    from lowlevel.epoll_backend import EpollBackend
+
+    return EpollBackend(edge_triggered=True)
+
+
+BACKENDS: Dict[str, Callable[[], Backend]] = {
+    "selectors": selectors,
+    "epoll": epoll,
+    "epoll-et": epoll_et,
+}
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m lowlevel",
+        description="Chat server on a reactor of our own, or on uvloop.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("server", choices=[*BACKENDS, "uvloop"])
+    parser.add_argument("--host", default="127.0.0.1", help="address or name (%(default)s)")
+    parser.add_argument(
+        "--port", type=port_number, default=8080, help="0 picks a free one (%(default)s)"
+    )
+    parser.add_argument("--quiet", action="store_true", help="no line per client or message")
+    parser.add_argument(
+        "--flush",
+        choices=[flush.value for flush in Flush],
+        help="send what a turn has gathered, or each message by itself; not with uvloop (turn)",
+    )
+    args = parser.parse_args()
+    if args.server == "uvloop" and args.flush:
+        parser.error("argument --flush: uvloop sends each message by itself")
+    return args
+
+
+def run(name: str, listener: socket.socket, limit: int, quiet: bool, flush: Flush) -> None:
+    """Serve until SIGINT or SIGTERM."""
+    reactor = Reactor(BACKENDS[name]())
+    room = Room(flush, None if quiet else say)
+    reactor.before_wait = room.flush
+    Acceptor(listener, reactor, room, limit - RESERVE, say).open()
+
+    def stop(signum: int, frame: Any) -> None:
+        reactor.stop()
+
+    # A signal that comes just before the wait would not interrupt it; the byte is there anyway.
+    signal.set_wakeup_fd(reactor.wakeup_fd(), warn_on_full_buffer=False)
+    for signum in STOP_SIGNALS:
+        signal.signal(signum, stop)
+    say(f"Servidor {name} iniciado en {listener.getsockname()}")
+    reactor.run()
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # no handler outlives the end
+    room.close()
+    listener.close()
+
+
+def main(args: argparse.Namespace) -> int:
+    if sys.platform != "linux":
+        say("sock_chat solo funciona en Linux", STDERR)
+        return 1
+    if args.server == "uvloop":
+        try:
+            from lowlevel import uvloop_server
+        except ModuleNotFoundError:
+            say("uvloop no está instalado: pip install uvloop", STDERR)
+            return 1
+        return uvloop_server.main(args)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback before run() takes over
+    reserve_standard_streams()
+    limit = raise_descriptor_limit()
+    if limit < RESERVE + OWN:
+        say(f"El límite de {limit} descriptores no deja sitio a nadie", STDERR)
+        return 1
+    try:
+        listener = listen(args.host, args.port)
+    except (OSError, UnicodeError) as error:
+        say(f"No se puede escuchar en {(args.host, args.port)}: {error}", STDERR)
+        return 1
+    run(args.server, listener, limit, args.quiet, Flush(args.flush or "turn"))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(parse_args()))
