@@ -108,7 +108,11 @@ class Connection:
             last = self._protocol.finish()
             if last:
                 self._room.say(self, last)
-        self._room.flush()  # what the others have said in this turn is for it, too
+        self._leave()
+
+    def _leave(self) -> None:
+        """Leave once nothing waits for it, and what the others have said in this turn does."""
+        self._room.flush()
         if self._out_buffer:
             self._set_interest()
         else:
@@ -147,7 +151,7 @@ class Connection:
                 self._out_buffer = NOTHING
                 self.transmit = self._sock.send
         if self._eof and not self._out_buffer:
-            self.close()
+            self._leave()
         else:
             self._set_interest()
 
@@ -178,8 +182,6 @@ class Connection:
     def close(self, reason: str = "") -> None:
         """Leave the room at once; what waits for the client is dropped."""
         self._interest = 0
-        self._out_buffer = NOTHING
-        self.transmit = len
         self._reactor.unregister(self)
         self._sock.close()
         self._room.leave(self, reason)

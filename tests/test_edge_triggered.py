@@ -1,0 +1,209 @@
+"""The ways to get edge-triggered readiness wrong, one by one, on the kernel's own epoll.
+
+Reactor, room and connections run in this process, turn by turn; level-triggered they must do the
+same, so each test runs for both.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from contextlib import suppress
+
+import pytest
+
+from lowlevel.connection import LOW_WATER, READ_SIZE, Connection
+from lowlevel.epoll_backend import EpollBackend
+from lowlevel.reactor import Reactor
+from lowlevel.room import Flush, Room
+
+
+class House:
+    """A room whose members are one end of a socket pair each; the tests have the other."""
+
+    def __init__(self, edge_triggered: bool):
+        self.reactor = Reactor(EpollBackend(edge_triggered))
+        self.log: list[str] = []
+        self.room = Room(Flush.TURN, self._hear)
+        self.reactor.before_wait = self.room.flush
+        self.ends: list[socket.socket] = []
+
+    def _hear(self, lines: str) -> None:
+        self.log += lines.split("\n")
+
+    def guest(self, name: str) -> socket.socket:
+        ours, theirs = socket.socketpair()
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 << 20)
+        ours.setblocking(False)
+        self.ends += [ours, theirs]
+        Connection(theirs, name, self.reactor, self.room).open()
+        return ours
+
+    def turns(self, count: int = 1) -> None:
+        for _ in range(count):
+            self.reactor.poll(0)
+
+    def said_by(self, name: str) -> list[str]:
+        prefix = f"{name} dice: "
+        return [line.removeprefix(prefix) for line in self.log if line.startswith(prefix)]
+
+    def close(self) -> None:
+        self.room.close()
+        self.reactor.close()
+        for end in self.ends:
+            end.close()
+
+
+@pytest.fixture(params=[True, False], ids=["edge", "level"])
+def house(request: pytest.FixtureRequest) -> Iterator[House]:
+    house = House(request.param)
+    yield house
+    house.close()
+
+
+def test_one_flooder_starves_nobody(house: House) -> None:
+    """Draining to EAGAIN without a budget would serve a peer that never stops for ever."""
+    flooder, ana = house.guest("flooder"), house.guest("ana")
+    flooder.send(b"x" * 99 + b"\n" + (b"y" * 99 + b"\n") * 5000)
+    ana.send(b"here\n")
+    house.turns()
+    assert house.said_by("ana") == ["here"]
+    assert 1 <= len(house.said_by("flooder")) <= READ_SIZE // 100 + 1
+    ana.send(b"and still here\n")
+    house.turns()
+    assert house.said_by("ana") == ["here", "and still here"], "a turn of hers in each of his"
+
+
+def test_what_the_budget_leaves_is_requeued(house: House) -> None:
+    """All of it came with one edge; there is no other that would bring its reader back."""
+    ana = house.guest("ana")
+    lines = [f"line {number}" for number in range(20_000)]
+    ana.sendall("".join(f"{line}\n" for line in lines).encode())
+    turns = 0
+    while len(house.said_by("ana")) < len(lines):
+        house.turns()
+        turns += 1
+        assert turns < 200, f"{len(house.said_by('ana'))} of {len(lines)} lines, and no more come"
+    assert house.said_by("ana") == lines
+
+
+@pytest.mark.parametrize("size", [0, 1, READ_SIZE - 5, READ_SIZE, READ_SIZE + 5, 3 * READ_SIZE])
+def test_data_and_fin_that_come_together_leave_no_client_behind(house: House, size: int) -> None:
+    """One event for both: the short read that takes the bytes must not end the turns."""
+    ana = house.guest("ana")
+    words = [b"w" * 99] * (size // 100) + [b"w" * (size % 100)]
+    ana.send(b"\n".join(words))
+    ana.shutdown(socket.SHUT_WR)
+    house.turns(12)
+    assert house.said_by("ana") == [word.decode() for word in words if word]
+    assert house.log[-1] == "Cliente desconectado: ana"
+    assert ana.recv(1) == b""
+
+
+def test_a_fin_after_the_data_has_an_edge_of_its_own(house: House) -> None:
+    ana = house.guest("ana")
+    ana.send(b"one\n")
+    house.turns(2)
+    ana.shutdown(socket.SHUT_WR)
+    house.turns(2)
+    assert house.log[-1] == "Cliente desconectado: ana"
+
+
+def test_a_fin_between_requeue_and_read_is_not_missed(house: House) -> None:
+    ana = house.guest("ana")
+    ana.send(b"x" * (READ_SIZE - 1) + b"\n")
+    house.turns()
+    ana.send(b"last")
+    ana.shutdown(socket.SHUT_WR)
+    house.turns(4)
+    assert house.said_by("ana")[1:] == ["last"]
+    assert house.log[-1] == "Cliente desconectado: ana"
+
+
+def member(house: House, name: str) -> Connection:
+    found = next(member for member in house.room._members if member.name == name)
+    assert isinstance(found, Connection)
+    return found
+
+
+def stalled(house: House, name: str) -> socket.socket:
+    """A guest who is not read from, since more than LOW_WATER waits for it."""
+    guest, speaker = house.guest(name), house.guest("speaker")
+    connection = member(house, name)
+    while len(connection._out_buffer) <= LOW_WATER:
+        speaker.send(b"s" * (READ_SIZE - 1) + b"\n")
+        house.turns(2)
+    speaker.shutdown(socket.SHUT_WR)
+    house.turns(3)
+    return guest
+
+
+def test_what_came_while_a_client_was_not_read_from_is_read_later(house: House) -> None:
+    """Its edge came when nobody wanted it: asking anew must bring it back."""
+    slow = stalled(house, "slow")
+    slow.send(b"meanwhile\n")
+    house.turns(3)
+    assert house.said_by("slow") == [], "a client that talks and does not read has to wait"
+    while not house.said_by("slow"):
+        slow.recv(1 << 20)
+        house.turns()
+    assert house.said_by("slow") == ["meanwhile"]
+    house.turns(3)
+    slow.send(b"afterwards\n")
+    house.turns()
+    assert house.said_by("slow") == ["meanwhile", "afterwards"]
+
+
+def test_lines_that_the_budget_left_wait_with_their_client(house: House) -> None:
+    """They are in no receive buffer, so nothing but a requeue brings them back."""
+    slow, loud = house.guest("slow"), [house.guest(f"loud {number}") for number in range(5)]
+    connection = member(house, "slow")
+    lines = [str(number) for number in range(20_000)]
+    slow.sendall("".join(f"{line}\n" for line in lines).encode())
+    for guest in loud:
+        guest.sendall((b"l" * (READ_SIZE - 1) + b"\n") * 6)
+    house.turns(10)
+    assert len(connection._out_buffer) > LOW_WATER
+    assert connection._protocol.pending
+    before = house.said_by("slow")
+    house.turns(3)
+    assert house.said_by("slow") == before, "a client that talks and does not read has to wait"
+    while house.reactor._requeued or connection._out_buffer:
+        with suppress(BlockingIOError):
+            slow.recv(1 << 20)
+        house.turns()
+    assert house.said_by("slow") == lines
+
+
+@pytest.mark.parametrize("end", ["close", "finish"])
+def test_the_end_of_a_client_that_is_not_read_from_does_not_spin(house: House, end: str) -> None:
+    """EPOLLHUP cannot be masked: told, and told again, until somebody reads."""
+    slow = stalled(house, "slow")
+    if end == "close":
+        slow.close()
+        house.turns(6)
+        assert house.log[-1] == "Cliente desconectado: slow"
+    else:
+        slow.shutdown(socket.SHUT_WR)
+        house.turns(6)
+    assert_quiet(house)
+
+
+def test_an_end_with_little_left_to_send_does_not_spin(house: House) -> None:
+    """An EOF stays readable: asked about while the last bytes wait, it would be told for ever."""
+    slow, speaker = house.guest("slow"), house.guest("speaker")
+    while not member(house, "slow")._out_buffer:
+        speaker.send(b"s" * 5000 + b"\n")
+        house.turns(2)
+    assert len(member(house, "slow")._out_buffer) < LOW_WATER
+    slow.shutdown(socket.SHUT_WR)
+    house.turns(3)
+    assert_quiet(house)
+    while slow.recv(1 << 20):
+        house.turns(2)
+    assert house.log[-1] == "Cliente desconectado: slow"
+
+
+def assert_quiet(house: House) -> None:
+    assert not house.reactor._requeued
+    assert list(house.reactor._backend.wait(0)) == [], "ready again and again, for nothing"
