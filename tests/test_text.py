@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import difflib
 import re
 import subprocess
 import sys
@@ -46,7 +47,8 @@ CHANGED = {
 
 
 def source(stage: str) -> str:
-    return (ROOT / "stages" / stage / "server.py").read_text()
+    paths = {"uvloop": "lowlevel/uvloop_server.py", "system": "lowlevel/system.py"}
+    return (ROOT / paths.get(stage, f"stages/{stage}/server.py")).read_text()
 
 
 def functions(stage: str) -> dict[str, str]:
@@ -98,7 +100,25 @@ def test_client_of_v3_is_that_of_v2() -> None:
     assert v2.read_bytes() == v3.read_bytes()
 
 
-@pytest.mark.parametrize("stage", STAGES)
+def test_lowlevel_has_the_functions_of_the_stages() -> None:
+    """system.py is what they repeat, and uvloop_server.py is v4."""
+    stage, copies = functions("v4"), functions("system")
+    assert len(copies) > 5
+    assert copies == {name: stage[name] for name in copies}
+    constants = r"^([A-Z_]+) = (.*)$"
+    system = dict(re.findall(constants, source("system"), re.MULTILINE))
+    assert system.items() <= dict(re.findall(constants, source("v4"), re.MULTILINE)).items()
+
+
+def test_uvloop_is_v4_with_at_most_twelve_lines_changed() -> None:
+    """Outside the docstrings, as difflib counts."""
+    before, after = (source(name).split('"""\n', 2)[1:] for name in ("v4", "uvloop"))
+    before, after = ("".join(parts).splitlines() for parts in (before, after))
+    added = [line for line in difflib.ndiff(before, after) if line.startswith("+ ")]
+    assert 3 <= len(added) <= 12, added
+
+
+@pytest.mark.parametrize("stage", [*STAGES, "uvloop"])
 def test_header(stage: str) -> None:
     """The fields of the docstring in their order; "Breaks when" names a test that exists, "Try"
     files that exist."""
@@ -106,7 +126,7 @@ def test_header(stage: str) -> None:
     assert header
     fields = re.findall(r"^([A-Z][^:\n]*?)(?: v\d| nothing)?: ", header, re.MULTILINE)
     assert header.startswith(f"{stage}: ")
-    predecessor = {"v1": "nothing", "v2": "v1", "v3": "v2", "v4": "v3"}[stage]
+    predecessor = {"v1": "nothing", "v2": "v1", "v3": "v2", "v4": "v3", "uvloop": "v4"}[stage]
     assert f"\nChanged since {predecessor}: " in header
     assert tuple(fields)[-len(HEADER) :] == HEADER
     tests = re.findall(r"tests/(\w+\.py)::(\w+)", header)
@@ -117,14 +137,22 @@ def test_header(stage: str) -> None:
         assert (ROOT / path).is_file()
 
 
-@pytest.mark.parametrize("path", [*ROOT.glob("stages/*/*.py")], ids=lambda path: path.parent.name)
-def test_stages_import_only_the_standard_library(path: Path) -> None:
+@pytest.mark.parametrize(
+    "path",
+    [*ROOT.glob("stages/*/*.py"), *ROOT.glob("lowlevel/*.py")],
+    ids=lambda path: f"{path.parent.name}/{path.name}",
+)
+def test_servers_import_only_the_standard_library(path: Path) -> None:
+    allowed = {"stages": set(), "lowlevel": {"lowlevel"}}[path.relative_to(ROOT).parts[0]]
+    if path.name == "uvloop_server.py":
+        allowed = {"uvloop"}
     for node in ast.walk(ast.parse(path.read_text(), feature_version=(3, 8))):
         if isinstance(node, ast.Import):
-            assert {name.name for name in node.names} <= sys.stdlib_module_names
+            assert {name.name for name in node.names} <= sys.stdlib_module_names | allowed
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0
-            assert node.module in sys.stdlib_module_names
+            assert node.module
+            assert node.module.split(".")[0] in sys.stdlib_module_names | allowed
 
 
 def commands(path: Path) -> list[str]:
@@ -157,15 +185,16 @@ def test_the_contract_has_the_constants_of_the_code() -> None:
         "READ_SIZE": (16384, "16 KiB"),
         "SEND_COST": (32, "32 bytes"),
         "RESERVE": (16, "the last 16\n  (`RESERVE`)"),
-        "ACCEPT_PAUSE": (0.2, "0.2 s (`ACCEPT_PAUSE`"),
+        "ACCEPT_PAUSE": (0.2, "0.2 s (`ACCEPT_PAUSE`)"),
         "FD_SETSIZE": (1024, "1024 and up (`FD_SETSIZE`)"),
         "BACKLOG": (1024, "a `BACKLOG` that takes"),
     }
-    code = source("v3")
+    reactors = "".join(path.read_text() for path in sorted((ROOT / "lowlevel").glob("*.py")))
     for name, (value, text) in values.items():
-        found = re.search(rf"^{name} = ([\d. <]+)", code, re.MULTILINE)
-        assert found
-        assert eval(found[1]) == value
+        for code in (source("v3"), reactors):
+            found = re.findall(rf"^{name} = ([\d. <]+)", code, re.MULTILINE)
+            assert found or (name == "FD_SETSIZE" and code is reactors)
+            assert {eval(number) for number in found} <= {value}
         assert f"| `{name}` | {text} |" in contract or (f"`{name}`" in text and text in contract)
 
 
