@@ -66,6 +66,7 @@ def test_full_of_descriptors(start: Start, name: str) -> None:
     first = room.join()  # with which libuv opens a descriptor of its own
     first.close()
     room.gone(first)
+    server.wait_until_at_rest()
     at_start = server.descriptors()
     full = 0
     for _ in range(2):
@@ -82,6 +83,7 @@ def test_full_of_descriptors(start: Start, name: str) -> None:
         for peer in crowd:
             peer.close()
             room.gone(peer)
+        server.wait_until_at_rest()
     assert len(list(filter(FULL_LINE, server.log.all()))) == 2, "once per episode"
 
 
