@@ -55,7 +55,7 @@ class Connection:
         self._room = room
         self._protocol = LineProtocol()
         self._out_buffer = NOTHING  # for it, not yet taken by the kernel
-        self._interest = READABLE  # what the reactor asks about; 0: it has left
+        self._interest = READABLE  # what the reactor asks about
         self._eof = False  # it has sent its last; it leaves when the out-buffer is empty
         self._lost: Optional[ConnectionError] = None  # why it takes no more
 
@@ -181,7 +181,6 @@ class Connection:
 
     def close(self, reason: str = "") -> None:
         """Leave the room at once; what waits for the client is dropped."""
-        self._interest = 0
         self._reactor.unregister(self)
         self._sock.close()
         self._room.leave(self, reason)

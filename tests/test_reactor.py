@@ -166,6 +166,7 @@ def test_requeued_handlers_are_called_in_the_next_turn_which_does_not_wait(
     reactor.unregister(ear)
     reactor.poll(0)
     assert len(ear.told) == 2
+    assert not reactor._requeued, "the next wait would end at once, for nobody"
 
 
 def test_timers_come_in_their_order_and_not_before_their_time(reactor: Reactor) -> None:

@@ -254,6 +254,24 @@ def test_thousands_connect_and_leave(start: Start) -> None:
     assert server.resident_kib() - resident < 2000, "KiB more after 1,600 visitors"
 
 
+@pytest.mark.servers("epoll")
+def test_fifteen_thousand_clients_at_a_kibibyte_each(start: Start) -> None:
+    """Or as many as the limit on descriptors permits: resident memory, without the kernel's."""
+    server = start("--quiet")
+    count = min(15_000, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 200)
+    first = Peer(server.address)
+    peers = [Peer(server.address) for _ in range(100)]
+    server.wait_until_at_rest()
+    resident = server.resident_kib()
+    peers += [Peer(server.address) for _ in range(count)]
+    peers[-1].say("all in")
+    assert first.line() == f"{peers[-1].name} dice: all in"
+    server.wait_until_at_rest()
+    assert (server.resident_kib() - resident) / count <= 1.0, "KiB each"
+    for peer in peers:
+        peer.reset()  # a FIN would leave 15,000 ports in TIME_WAIT
+
+
 def come_back_to(server: Server, before: tuple[int, int]) -> None:
     deadline = time.monotonic() + DEADLINE
     while (server.descriptors(), server.threads()) != before:
