@@ -53,7 +53,7 @@ class Acceptor:
                     # pause the wait would return at once, for nothing, for ever.
                     self._say_full(str(error))
                     self._reactor.unregister(self)
-                    self._reactor.call_later(ACCEPT_PAUSE, self.open)
+                    self._reactor.call_later(ACCEPT_PAUSE, self._reopen)
                     return
                 continue  # an error of the newcomer's connection, accept(2)
             if sock.fileno() >= self._limit:
@@ -66,6 +66,12 @@ class Acceptor:
                 continue
             self._full = False
         self._reactor.requeue(self, mask)  # there may be more, and no edge for them
+
+    def _reopen(self) -> None:
+        try:
+            self.open()
+        except OSError:  # what was short is short still
+            self._reactor.call_later(ACCEPT_PAUSE, self._reopen)
 
     def _refuse(self, sock: socket.socket, reason: str) -> None:
         with suppress(OSError):

@@ -5,16 +5,16 @@ it bytes to transmit. It never waits, and nobody waits for it: what the kernel d
 once stays in the out-buffer, whose marks bound it.
 
 One read of READ_SIZE bytes is a turn. After it the socket is known to be empty only if the read
-was short and the event carried no HANGUP (`epoll_backend` says why), and the protocol may hold
-lines that were too many for the turn's budget. In every other case the connection is requeued,
-which is always right: a read too many finds EAGAIN.
+was short and the event carried neither HANGUP nor URGENT (`epoll_backend` says why), and the
+protocol may hold lines that were too many for the turn's budget. In every other case the
+connection is requeued, which is always right: a read too many finds EAGAIN.
 """
 
 import socket
 from typing import Any, Callable, Optional
 
 from lowlevel.protocol import LineProtocol, LineTooLong
-from lowlevel.reactor import HANGUP, READABLE, WRITABLE, Reactor
+from lowlevel.reactor import HANGUP, READABLE, URGENT, WRITABLE, Reactor
 from lowlevel.room import Room
 
 READ_SIZE = 16384  # bytes of one client's input handled before the others get their turn
@@ -55,9 +55,9 @@ class Connection:
         self._room = room
         self._protocol = LineProtocol()
         self._out_buffer = NOTHING  # for it, not yet taken by the kernel
-        self._interest = READABLE  # what the reactor asks about
+        self._interest = READABLE  # what the reactor asks about; 0: it has left
         self._eof = False  # it has sent its last; it leaves when the out-buffer is empty
-        self._lost: Optional[ConnectionError] = None  # why it takes no more
+        self._lost: Optional[OSError] = None  # why it takes no more
 
     def open(self) -> None:
         """Come in. OSError: it cannot be watched, and is not in."""
@@ -75,9 +75,6 @@ class Connection:
 
     def _receive(self, mask: int) -> None:
         """One turn."""
-        if self._room.full:
-            self._reactor.requeue(self, mask)
-            return
         data = b""
         if not self._protocol.pending:
             try:
@@ -95,7 +92,7 @@ class Connection:
         except LineTooLong:
             self.close(TOO_LONG)
             return
-        drained = 0 < len(data) < READ_SIZE and not mask & HANGUP
+        drained = 0 < len(data) < READ_SIZE and not mask & (HANGUP | URGENT)
         if not drained or self._protocol.pending:
             self._reactor.requeue(self, mask)
         if lines:
@@ -104,7 +101,7 @@ class Connection:
     def _end(self) -> None:
         """EOF: the last line needs no newline, and what waits for the client is still sent."""
         self._eof = True
-        if not isinstance(self._lost, ConnectionResetError):
+        if self._lost is None or isinstance(self._lost, BrokenPipeError):
             last = self._protocol.finish()
             if last:
                 self._room.say(self, last)
@@ -120,9 +117,9 @@ class Connection:
 
     def fell_short(self, data: bytes, sent: int, error: Optional[OSError] = None) -> None:
         """The kernel has taken a part of the data only: keep the rest, in order, once."""
-        if isinstance(error, ConnectionError):
+        if error and not isinstance(error, BlockingIOError):
             self._lose(error)
-            return  # else EAGAIN: the send buffer is full
+            return
         self._out_buffer = bytearray(data[sent:])
         self.transmit = self._append
         self._set_interest()
@@ -141,10 +138,10 @@ class Connection:
         """Send of what waits for it as much as the kernel takes now."""
         try:
             sent = self._sock.send(self._out_buffer)
-        except ConnectionError as error:
-            self._lose(error)
-        except OSError:  # EAGAIN
+        except BlockingIOError:
             pass
+        except OSError as error:
+            self._lose(error)
         else:
             del self._out_buffer[:sent]
             if not self._out_buffer:
@@ -155,10 +152,10 @@ class Connection:
         else:
             self._set_interest()
 
-    def _lose(self, error: ConnectionError) -> None:
-        """EPIPE: it has closed, ECONNRESET: it has reset the connection. Lines that it sent before
-        may still wait in the receive buffer, so only reading ends it. The error is told once: a
-        recv() after this one returns EOF in either case."""
+    def _lose(self, error: OSError) -> None:
+        """EPIPE: it has closed; ECONNRESET, ETIMEDOUT: the connection broke. Lines that it sent
+        before may still wait in the receive buffer, so only reading ends it. The error is told
+        once: a recv() after this one returns EOF in either case."""
         self._lost = error
         self._out_buffer = NOTHING
         self.transmit = len
@@ -180,7 +177,13 @@ class Connection:
             self._reactor.requeue(self, READABLE)  # these lines are in no receive buffer
 
     def close(self, reason: str = "") -> None:
-        """Leave the room at once; what waits for the client is dropped."""
+        """Leave the room at once; what waits for the client is dropped. It may have left before:
+        it may be found a slow reader while its own last words are told."""
+        if not self._interest:
+            return
+        self._interest = 0
+        self._out_buffer = NOTHING
+        self.transmit = len
         self._reactor.unregister(self)
         self._sock.close()
         self._room.leave(self, reason)

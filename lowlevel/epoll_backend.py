@@ -24,9 +24,11 @@ Edge-triggered, EPOLLET. An entry is put on the list only when something happens
     forgotten, whether or not anything was read. So whoever is told must read until nothing is
     left, that is until EAGAIN, or remember that he has not. A read shorter than it was asked to
     be has also found the bottom, and what comes later makes an edge of its own: one call is
-    saved. This holds unless the end came together with the bytes: bytes and FIN that are there
-    before the wait are one event, the short read takes the bytes, and the EOF behind them is
-    never told of again. That client would stay for ever. EPOLLRDHUP is how the event tells.
+    saved. There are two exceptions, and a bit in the event for each. The end may have come
+    together with the bytes: bytes and FIN that are there before the wait are one event, the short
+    read takes the bytes, and the EOF behind them is never told of again. That client would stay
+    for ever. EPOLLRDHUP says so. And a read stops at urgent data, tcp(7), which telnet sends for
+    Ctrl-C, whatever there is behind it. EPOLLPRI says so.
 
 EPOLLRDHUP, EPOLLHUP, EPOLLERR. The peer has sent its last; both directions are closed; the
     connection failed. The latter two come unasked. All three say that the end is near, not that
@@ -45,10 +47,10 @@ EPOLLONESHOT turns an entry off once it was reported; each event then costs an e
 import select
 from typing import List, Optional, Tuple
 
-from lowlevel.reactor import HANGUP, READABLE, WRITABLE
+from lowlevel.reactor import HANGUP, READABLE, URGENT, WRITABLE
 
 # The reactor's bits are the kernel's own, so that no event has to be translated.
-assert (READABLE, WRITABLE) == (select.EPOLLIN, select.EPOLLOUT)
+assert (READABLE, WRITABLE, URGENT) == (select.EPOLLIN, select.EPOLLOUT, select.EPOLLPRI)
 assert HANGUP == select.EPOLLERR | select.EPOLLHUP | select.EPOLLRDHUP
 
 
@@ -56,8 +58,10 @@ class EpollBackend:
     def __init__(self, edge_triggered: bool = False):
         self._epoll = select.epoll()
         # Level-triggered, RDHUP would not go away while a client that has half-closed is still
-        # being sent to: the loop would spin. It is not needed there either, the EOF stays READABLE.
-        self._flags = select.EPOLLET | select.EPOLLRDHUP if edge_triggered else 0
+        # being sent to, nor PRI while nobody takes the urgent byte: the loop would spin. They are
+        # not needed there either, what is unread stays READABLE.
+        edges = select.EPOLLET | select.EPOLLRDHUP | select.EPOLLPRI
+        self._flags = edges if edge_triggered else 0
 
     def add(self, fd: int, interest: int) -> None:
         self._epoll.register(fd, interest | self._flags)

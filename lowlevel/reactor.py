@@ -2,7 +2,7 @@
 
 It follows redis' ae: a loop that knows nothing of sockets, over a back end that knows nothing of
 handlers and of which there are several (`selectors_backend`, `epoll_backend`). What is ready is
-said as a mask of three bits, which are those of epoll(7):
+said as a mask, whose bits are those of epoll(7):
 
 READABLE    a read will not block: there are bytes, or newcomers, or an EOF, or an error.
 WRITABLE    a write will take something, or fail.
@@ -10,6 +10,7 @@ HANGUP      the peer has sent its last, or the connection has failed. It is a re
             for a handler that did not ask: EPOLLHUP and EPOLLERR cannot be masked, and whoever
             does not look at them is told again at once, for ever. What the peer sent before its
             end is still there and comes first; only read() tells how it really stands.
+URGENT      there is urgent data, which ends a read early: it may leave bytes behind.
 
 Readiness is a hint. Between the wait and the call a handler may have lost its reason, so it must
 take EAGAIN for an answer. The one thing it may rely on: it is not called after unregister().
@@ -24,6 +25,7 @@ from typing import Callable, Dict, List, Optional, Protocol, Sequence, Tuple
 
 READABLE = 0x001  # EPOLLIN
 WRITABLE = 0x004  # EPOLLOUT
+URGENT = 0x002  # EPOLLPRI
 HANGUP = 0x008 | 0x010 | 0x2000  # EPOLLERR, EPOLLHUP, EPOLLRDHUP
 
 
@@ -34,7 +36,7 @@ class Handler(Protocol):
         """The descriptor, the same from register() to unregister()."""
 
     def handle(self, mask: int) -> None:
-        """What of READABLE, WRITABLE and HANGUP is the case, as far as the kernel knew."""
+        """What of READABLE, WRITABLE, HANGUP and URGENT is the case, as far as the kernel knew."""
 
 
 class Backend(Protocol):

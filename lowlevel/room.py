@@ -21,7 +21,7 @@ from typing import Callable, Dict, List, Optional, Protocol, Sequence, Tuple
 from lowlevel.system import visible
 
 SEND_COST = 32  # bytes of that turn which one send() uses up: short lines cost their sends
-LOG_SIZE = 1 << 16  # bytes said in a turn after which nobody else is heard in it
+LOG_SIZE = 1 << 16  # bytes of a log which goes out before its turn ends
 
 
 class Flush(Enum):
@@ -75,11 +75,6 @@ class Room:
             because = f" ({reason})" if reason else ""
             self._log(visible(f"Cliente desconectado: {member.name}{because}"))
 
-    @property
-    def full(self) -> bool:
-        """Whether so much has been said in this turn that who speaks now must wait for the next."""
-        return self._size >= LOG_SIZE
-
     def cost(self, member: Member) -> int:
         """What telling a line of this member uses up of its turn, in bytes, beside its length."""
         if self._flush is Flush.TURN:
@@ -96,6 +91,8 @@ class Room:
             said = prefix + lines[:-1].replace(b"\n", b"\n" + prefix) + b"\n"
             self._said.append((member, said))
             self._size += len(said)
+            if self._size >= LOG_SIZE:
+                self.flush()
         else:
             for line in lines[:-1].split(b"\n"):
                 self._tell(self._all_but(member), prefix + line + b"\n")

@@ -40,6 +40,7 @@ LOW_WATER = 1 << 16  # bytes waiting for a client above which it is not read fro
 FLUSH_SIZE = 1 << 14  # bytes of the out-buffer given to a transport at a time
 RESERVE = 16  # descriptors that no client gets: the log, a library, an operator need some
 OWN = 16  # descriptors that a server of any kind needs for itself
+ACCEPTS = 16  # newcomers per turn
 NO_RESOURCES = (EMFILE, ENFILE, ENOBUFS, ENOMEM)  # what accept() may fail for
 ACCEPT_PAUSE = 0.2  # seconds without accept() after it failed for want of descriptors
 HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}  # Unicode categories
@@ -137,23 +138,24 @@ class Server:
         if not self.quiet:
             say(visible(line))
 
-    async def accept(self) -> None:
-        """The life of the accepting coroutine."""
+    def accept(self) -> None:
         loop = asyncio.get_running_loop()
-        while True:
-            await asyncio.sleep(0)  # sock_accept() does not yield while the backlog has newcomers
+        for _ in range(ACCEPTS):
             try:
-                sock, addr = await loop.sock_accept(self.listener)
+                sock, addr = self.listener.accept()
             except OSError as error:
-                if error.errno in NO_RESOURCES:
-                    # The newcomer stays in the backlog. Without a pause accept() would fail at
-                    # once, for nothing, for ever.
-                    self.say_full(str(error))
-                    await asyncio.sleep(ACCEPT_PAUSE)
-                continue  # else an error of the newcomer's connection, accept(2)
+                if error.errno not in NO_RESOURCES:
+                    return  # EAGAIN; or an error of the newcomer's connection, accept(2)
+                # The newcomer stays in the backlog, the listener stays readable. Without a pause
+                # epoll_wait() would return at once, for nothing, for ever.
+                loop.remove_reader(self.listener)
+                loop.call_later(ACCEPT_PAUSE, loop.add_reader, self.listener, self.accept)
+                self.say_full(str(error))
+                return
             if sock.fileno() >= self.limit:
                 self.refuse(sock, f"no quedan descriptores por debajo del {self.limit}")
                 continue
+            sock.setblocking(False)
             self.full = False
             task = asyncio.create_task(self.serve(sock, str(addr)))
             self.tasks.add(task)  # the loop itself holds tasks by weak references
@@ -291,11 +293,11 @@ class Server:
         loop.set_exception_handler(self.complain)
         for signum in STOP_SIGNALS:
             loop.add_signal_handler(signum, self.stopping.set)
-        acceptor = asyncio.create_task(self.accept())
+        loop.add_reader(self.listener, self.accept)
         say(f"Servidor {NAME} iniciado en {self.listener.getsockname()}")
         await self.stopping.wait()
         signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # no handler outlives the end
-        acceptor.cancel()
+        loop.remove_reader(self.listener)
         while len(asyncio.all_tasks()) > 1:  # this one; every other comes to its end by itself
             for writer in self.writers:
                 writer.transport.abort()  # what waits for it is dropped

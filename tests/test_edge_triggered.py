@@ -74,6 +74,43 @@ def test_one_flooder_starves_nobody(house: House) -> None:
     assert house.said_by("ana") == ["here", "and still here"], "a turn of hers in each of his"
 
 
+def test_many_flooders_starve_nobody(house: House) -> None:
+    """Who had a turn comes after those who still wait for theirs, however much is said."""
+    flooders = [house.guest(f"flooder {number}") for number in range(12)]
+    ana = house.guest("ana")
+    for flooder in flooders:
+        flooder.send(b"f\n" * 8000)
+    house.turns()
+    for guest in [*flooders, ana]:  # or it would not be read from
+        guest.recv(1 << 20)
+    ana.send(b"here\n")
+    house.turns()
+    assert house.said_by("ana") == ["here"]
+    counts = [len(house.said_by(f"flooder {number}")) for number in range(12)]
+    assert max(counts) < 1.1 * min(counts), "turn about"
+
+
+def test_urgent_data_leaves_nothing_behind() -> None:
+    """A read stops at it, tcp(7), as short as if it had found the bottom."""
+    house = House(edge_triggered=True)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        ana = socket.create_connection(listener.getsockname())
+        theirs, _ = listener.accept()
+    Connection(theirs, "ana", house.reactor, house.room).open()
+    ana.sendall(b"one\n")
+    ana.send(b"!", socket.MSG_OOB)
+    ana.sendall(b"two\n")
+    for _ in range(1000):
+        house.reactor.poll(0.01)
+        if "two" in house.said_by("ana"):
+            break
+    house.turns(3)
+    assert house.said_by("ana") == ["one", "two"]
+    assert not house.reactor._requeued
+    ana.close()
+    house.close()
+
+
 def test_what_the_budget_leaves_is_requeued(house: House) -> None:
     """All of it came with one edge; there is no other that would bring its reader back."""
     ana = house.guest("ana")
@@ -158,7 +195,7 @@ def test_lines_that_the_budget_left_wait_with_their_client(house: House) -> None
     """They are in no receive buffer, so nothing but a requeue brings them back."""
     slow, loud = house.guest("slow"), [house.guest(f"loud {number}") for number in range(5)]
     connection = member(house, "slow")
-    lines = [str(number) for number in range(20_000)]
+    lines = [str(number % 10) for number in range(20_000)]
     slow.sendall("".join(f"{line}\n" for line in lines).encode())
     for guest in loud:
         guest.sendall((b"l" * (READ_SIZE - 1) + b"\n") * 6)

@@ -115,7 +115,7 @@ class Client:
         self.in_buffer = bytearray()  # received, not yet a whole line
         self.out_buffer = bytearray()  # for it, not yet taken by the kernel
         self.eof = False  # it has sent its last; it leaves when the out-buffer is empty
-        self.lost: Optional[ConnectionError] = None  # why it takes no more
+        self.lost: Optional[OSError] = None  # why it takes no more
 
 
 class Server:
@@ -204,7 +204,7 @@ class Server:
     def end(self, client: Client) -> None:
         """EOF: the last line needs no newline, and what waits for the client is still sent."""
         client.eof = True
-        if not isinstance(client.lost, ConnectionResetError):
+        if client.lost is None or isinstance(client.lost, BrokenPipeError):
             self.handle(client, bytes(client.in_buffer))
         if client.out_buffer:
             self.set_interest(client)  # an EOF stays readable: asked about, it would spin
@@ -248,14 +248,14 @@ class Server:
         """How many bytes are off our hands."""
         try:
             return client.sock.send(data)
-        except ConnectionError as error:
-            # EPIPE: it has closed, ECONNRESET: it has reset the connection. Lines that it sent
-            # before may still wait in the receive buffer, so only reading ends it. The error is
-            # told once: a recv() after this one returns EOF in either case.
+        except BlockingIOError:  # the send buffer is full
+            return 0
+        except OSError as error:
+            # EPIPE: it has closed; ECONNRESET, ETIMEDOUT: the connection broke. Lines that it
+            # sent before may still wait in the receive buffer, so only reading ends it. The error
+            # is told once: a recv() after this one returns EOF in either case.
             client.lost = error
             return len(data)
-        except OSError:  # EAGAIN: the send buffer is full
-            return 0
 
     def flush(self, client: Client) -> None:
         del client.out_buffer[: self.try_send(client, client.out_buffer)]
