@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("uvloop", "pytest-benchmark", "py-spy", "hdrhistogram", "matplotlib")
 
 
@@ -21,7 +22,7 @@ def environment(command: Sequence[str] | None = None) -> dict[str, str]:
     command: what was called, without this machine's paths; default: our own command line.
     """
     if command is None:
-        command = ["python", _relative(sys.argv[0]), *sys.argv[1:]]
+        command = ["python", *_program(Path(sys.argv[0])), *sys.argv[1:]]
     found = {
         "command": shlex.join(command),
         "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
@@ -53,9 +54,11 @@ def cpu_model() -> str:
     return found[1].strip() if found else platform.machine()
 
 
-def _relative(path: str) -> str:
-    root = Path(__file__).resolve().parent.parent
+def _program(path: Path) -> list[str]:
+    """A script of ours by its path from the root, a package by -m."""
+    if path.name == "__main__.py":
+        return ["-m", path.parent.name]
     try:
-        return str(Path(path).resolve().relative_to(root))
+        return [str(path.resolve().relative_to(ROOT))]
     except ValueError:
-        return Path(path).name
+        return [path.name]

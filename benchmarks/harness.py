@@ -1,8 +1,9 @@
 """Start a server, wait until it is ready, look at it from outside, stop it.
 
 Tests, benchmarks and profiling go through this module, so that "running" and "stopped" mean the
-same everywhere. A server is named as in `SERVERS`, or given as a command line in which
-`{port}` stands for the port it shall listen on.
+same everywhere. A server is named as in `SERVERS` or as in
+`benchmarks.peers.roster.PEERS`, or given as a command line in which `{port}` stands for the port it
+shall listen on.
 
     with Server("v3") as server:
         sock = socket.create_connection(server.address)
@@ -32,6 +33,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
+
+from benchmarks.peers.roster import PEERS
 
 ROOT = Path(__file__).resolve().parent.parent
 SERVERS: Mapping[str, Sequence[str]] = {
@@ -131,13 +134,15 @@ class Lines:
 class Server:
     """A server process.
 
-    server: a name in SERVERS, or a command line with `{port}`, which is ready when it accepts.
+    server: a name in SERVERS or PEERS, or a command line with `{port}`, which is ready when it
+        accepts, as a peer is.
     arguments: appended to the command line of a named server; `--port 0` is there already.
     python: the interpreter of a named server.
     limits: resource limits of the process, as for `limited`.
     wrapper: a command line put before the server's, such as strace's. The server must be its
         only child, which `pid` is then, and it must end when the server does.
     environment: variables added to our own.
+    cpu: the one CPU it runs on, all its threads; None: where the kernel likes.
     """
 
     def __init__(
@@ -149,6 +154,7 @@ class Server:
         limits: Mapping[int, tuple[int, int]] | None = None,
         wrapper: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
+        cpu: int | None = None,
     ):
         self.name = server
         if server in SERVERS:
@@ -157,20 +163,27 @@ class Server:
         elif "{port}" in server:
             port = free_port()
             command = shlex.split(server.replace("{port}", str(port)))
+        elif server in PEERS:
+            port = free_port()
+            missing = PEERS[server].missing()
+            if missing:
+                raise ServerError(missing)
+            command = PEERS[server].command(port)
         else:
-            known = ", ".join(SERVERS)
+            known = ", ".join((*SERVERS, *PEERS))
             raise ServerError(f"{server!r} is neither one of {known} nor a command with {{port}}")
         if limits:
             command = limited(command, limits)
         try:
-            self.process = subprocess.Popen(
-                [*wrapper, *command],
-                cwd=ROOT if server in SERVERS else None,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                env={**os.environ, "PYTHONIOENCODING": "utf-8", **(environment or {})},
-            )
+            with pinned(cpu):
+                self.process = subprocess.Popen(
+                    [*wrapper, *command],
+                    cwd=ROOT if server in SERVERS else None,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    env={**os.environ, "PYTHONIOENCODING": "utf-8", **(environment or {})},
+                )
         except OSError as error:
             raise ServerError(f"{command[0]} cannot be started: {error.strerror}") from None
         assert self.process.stdout and self.process.stderr
@@ -371,6 +384,26 @@ def free_port() -> int:
         sock.bind(("127.0.0.1", 0))
         port: int = sock.getsockname()[1]
         return port
+
+
+def two_cpus() -> tuple[int | None, int | None]:
+    """One CPU for the server and one for its load; (None, None) where there are not two."""
+    cpus = sorted(os.sched_getaffinity(0))
+    return (cpus[0], cpus[1]) if len(cpus) > 1 else (None, None)
+
+
+@contextlib.contextmanager
+def pinned(cpu: int | None) -> Iterator[None]:
+    """This thread, and whatever it starts meanwhile, on one CPU; None: nothing changes."""
+    if cpu is None:
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {cpu})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 @contextlib.contextmanager

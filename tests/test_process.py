@@ -228,6 +228,21 @@ def test_lowlevel_on_other_systems(name: str, python: str) -> None:
     assert result.stderr == "sock_chat solo funciona en Linux\n"
 
 
+def test_uvloop_that_is_not_installed(python: str) -> None:
+    result = run_to_end([python, "-S", "-m", "lowlevel", "uvloop"])  # -S: no site-packages
+    assert result.returncode == 1
+    assert result.stderr == "uvloop no está instalado: pip install uvloop\n"
+
+
+def test_flush_is_for_the_reactors(python: str) -> None:
+    """uvloop is v4, whose sends are its own; and there are two ways, not more."""
+    for arguments in (["uvloop", "--flush", "turn"], ["epoll", "--flush", "never"], ["kqueue"], []):
+        result = run_to_end([python, "-S", "-m", "lowlevel", *arguments])
+        assert result.returncode == 2, arguments
+        assert " error: " in result.stderr.splitlines()[-1]
+        assert "Traceback" not in result.stderr
+
+
 # Standard streams that fail.
 
 

@@ -251,7 +251,8 @@ def test_thousands_connect_and_leave(start: Start) -> None:
     resident = server.resident_kib()
     visit(1600)
     come_back_to(server, before)
-    assert server.resident_kib() - resident < 2000, "KiB more after 1,600 visitors"
+    # The allocator's own growth is less than that, and comes to an end; a leaked connection is not.
+    assert server.resident_kib() - resident < 3000, "KiB more after 1,600 visitors"
 
 
 @pytest.mark.servers("epoll")

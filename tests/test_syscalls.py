@@ -15,15 +15,12 @@ from pathlib import Path
 import pytest
 
 from benchmarks.harness import BROADCASTING
+from benchmarks.strace import calls, window
 from tests.conftest import Start
 from tests.needed import needed_in_ci
 from tests.wire import Peer, Room
 
 ROUNDS = 20
-CALL = re.compile(r"^\d+ +(?:<\.\.\. )?(\w+)(?: resumed>|\()(.*)$")
-SAME = {"pselect6": "select", "epoll_pwait": "epoll_wait", "epoll_pwait2": "epoll_wait"}
-"""One name for what the C library may ask for under another."""
-
 EXPECTED: dict[str, Callable[[int], dict[str, int]]] = {
     "v1": lambda n: {"recvfrom": 1, "write": 1},
     "v2": lambda n: {"select": 1, "recvfrom": 1, "write": 1},
@@ -35,16 +32,6 @@ EXPECTED: dict[str, Callable[[int], dict[str, int]]] = {
     "epoll-et": lambda n: {"epoll_wait": 1, "recvfrom": 1, "sendto": n - 1},
     "uvloop": lambda n: {"epoll_wait": 1, "read": 1, "write": n - 1},
 }
-
-
-def calls(trace: str) -> list[tuple[str, str]]:
-    """(name, arguments and result) of each call, in the order in which they returned."""
-    found = []
-    for line in trace.splitlines():
-        match = CALL.match(line)
-        if match and not line.endswith("<unfinished ...>"):
-            found.append((SAME.get(match[1], match[1]), match[2]))
-    return found
 
 
 def test_system_calls_per_message(start: Start, name: str, tmp_path: Path) -> None:
@@ -65,18 +52,11 @@ def test_system_calls_per_message(start: Start, name: str, tmp_path: Path) -> No
     assert server.stop() == 0
     returned = calls(trace.read_text())
     for clients in (2, 10):
-        first, last = (
-            next(
-                index
-                for index, (call, text) in enumerate(returned)
-                if call in ("recvfrom", "read") and f'"round {number} of {clients}.' in text
-            )
-            for number in (0, ROUNDS)
-        )
-        counted = Counter(call for call, _ in returned[first:last])
+        rounds = window(returned, f"round 0 of {clients}.", f"round {ROUNDS} of {clients}.")
+        counted = Counter(call for call, _ in rounds)
         expected = {call: count * ROUNDS for call, count in EXPECTED[name](clients).items()}
         assert counted == expected, f"system calls in {ROUNDS} rounds with {clients} clients"
-        for call, text in returned[first:last]:  # nobody wakes up to look whether it must
+        for call, text in rounds:  # nobody wakes up to look whether it must
             if call == "select":
                 assert re.search(r", NULL\) += ", text)
             elif call == "epoll_wait":

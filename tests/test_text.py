@@ -161,7 +161,7 @@ def commands(path: Path) -> list[str]:
     return [line for block in blocks for line in block.splitlines()]
 
 
-def test_commands_of_the_readme() -> None:
+def test_commands_of_the_readme(pytestconfig: pytest.Config) -> None:
     """They name files that exist, and the one that tests is what .ci/run calls."""
     readme = ROOT / "README.md"
     found = commands(readme)
@@ -172,8 +172,19 @@ def test_commands_of_the_readme() -> None:
         assert (ROOT / path).exists(), path
     conftest, script = (ROOT / path for path in ("tests/conftest.py", ".ci/run"))
     for option in re.findall(r"pytest (--[\w-]+)", "\n".join(found)):
-        assert f'"{option}"' in conftest.read_text()
-        assert f"pytest {option} " in script.read_text(), "a command that nobody runs"
+        if option.startswith("--benchmark"):
+            pytestconfig.getoption(option[2:].replace("-", "_"))  # ValueError: there is none
+        else:
+            assert f'"{option}"' in conftest.read_text()
+            assert f"pytest {option} " in script.read_text(), "a command that nobody runs"
+    tools = re.findall(r"python ((?:benchmarks|profiling)/\w+\.py)(.*)", "\n".join(found))
+    for tool in sorted({tool for tool, _ in tools}):
+        command = [sys.executable, str(ROOT / tool), "--help"]
+        explained = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        for option in re.findall(
+            r" (--[\w-]+)", " ".join(rest for name, rest in tools if name == tool)
+        ):
+            assert re.search(rf"{option}\b", explained), f"{tool} has no {option}"
 
 
 def test_the_contract_has_the_constants_of_the_code() -> None:

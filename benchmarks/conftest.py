@@ -1,0 +1,87 @@
+"""What the benchmarks share: CPUs, descriptors, and a clock that runs in the server."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+
+from benchmarks.environment import environment, sentence
+from benchmarks.harness import Server, descriptor_limit_raised, pinned, two_cpus
+
+SERVER_CPU, LOAD_CPU = two_cpus()
+
+
+class ServerClock:
+    """CPU time of the server under measurement, all its threads, as a timer for pytest-benchmark.
+
+    It stands still while the server waits, so calibration, which waits for a clock to move, would
+    never end: pedantic mode only.
+    """
+
+    __name__ = "server_cpu_seconds"
+
+    def __init__(self) -> None:
+        self.server: Server | None = None
+
+    def __call__(self) -> float:
+        assert self.server, "no server is being measured"
+        return self.server.cpu_seconds()
+
+
+server_clock = ServerClock()
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    if not config.getoption("benchmark_only"):
+        return []
+    pins = (
+        f"server on CPU {SERVER_CPU}, load on CPU {LOAD_CPU}"
+        if LOAD_CPU is not None
+        else "unpinned"
+    )
+    return [f"sock_chat: {sentence(environment())}", f"sock_chat: {pins}"]
+
+
+def pytest_benchmark_update_json(
+    config: pytest.Config, benchmarks: list[Any], output_json: dict[str, Any]
+) -> None:
+    output_json["sock_chat"] = environment()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _descriptors() -> Iterator[int]:
+    with descriptor_limit_raised() as limit:
+        yield limit
+
+
+@pytest.fixture
+def descriptors(_descriptors: int) -> int:
+    """How many this process may have."""
+    return _descriptors
+
+
+StartServer = Callable[..., Server]
+
+
+@pytest.fixture
+def start() -> Iterator[StartServer]:
+    """Start a server on a CPU of its own, with the load on the other; its clock is the timer."""
+    with ExitStack() as stack:
+        stack.enter_context(pinned(LOAD_CPU))
+
+        def start(name: str, *arguments: str, **options: Any) -> Server:
+            server = Server(name, arguments=arguments, cpu=SERVER_CPU, **options)
+            server_clock.server = stack.enter_context(server)
+            return server
+
+        yield start
+        server_clock.server = None
+
+
+def eventfds(count: int) -> list[int]:
+    """`count` descriptors that are not ready; os.eventfd_write() makes one readable."""
+    return [os.eventfd(0, os.EFD_NONBLOCK) for _ in range(count)]

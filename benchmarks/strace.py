@@ -1,0 +1,52 @@
+"""What strace(1) wrote, `strace -f -o FILE`, taken apart."""
+
+from __future__ import annotations
+
+import re
+
+_CALL = re.compile(r"^\d+ +(?:<\.\.\. )?(\w+)(?: resumed>|\()(.*)$")
+_SAME = {
+    "pselect6": "select",
+    "ppoll": "poll",
+    "epoll_pwait": "epoll_wait",
+    "epoll_pwait2": "epoll_wait",
+}
+WAITS = ("select", "poll", "epoll_wait")
+READS = ("recvfrom", "read", "recvmsg", "readv")
+SENDS = ("sendto", "write", "sendmsg", "writev")
+
+
+def calls(trace: str) -> list[tuple[str, str]]:
+    """(name, arguments and result) of each call, in the order in which they returned.
+
+    One name for what the C library may ask for under another: select, poll, epoll_wait.
+    """
+    found = []
+    for line in trace.splitlines():
+        match = _CALL.match(line)
+        if match and not line.endswith("<unfinished ...>"):
+            found.append((_SAME.get(match[1], match[1]), match[2]))
+    return found
+
+
+def window(returned: list[tuple[str, str]], first: str, last: str) -> list[tuple[str, str]]:
+    """The calls from the one that received `first` up to that which received `last`.
+
+    The wait before the first message is outside, that before the last one is inside: as many
+    waits as messages. ValueError: one of them was never received.
+    """
+
+    def received(text: str, start: int) -> int:
+        for index in range(start, len(returned)):
+            call, arguments = returned[index]
+            if call in READS and f'"{text}' in arguments:
+                return index
+        raise ValueError(f"{text!r} is not among what was received")
+
+    start = received(first, 0)
+    return returned[start : received(last, start + 1)]
+
+
+def calls_between(trace: str, first: str, last: str) -> list[str]:
+    """The names of the calls of window()."""
+    return [call for call, _ in window(calls(trace), first, last)]
