@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 
-_CALL = re.compile(r"^\d+ +(?:<\.\.\. )?(\w+)(?: resumed>|\()(.*)$")
-_SAME = {
+_CALL = re.compile(r"^(\d+) +(<\.\.\. )?(\w+)(?: resumed>|\()(.*)$")
+SAME = {
     "pselect6": "select",
     "ppoll": "poll",
     "epoll_pwait": "epoll_wait",
@@ -16,17 +17,42 @@ READS = ("recvfrom", "read", "recvmsg", "readv")
 SENDS = ("sendto", "write", "sendmsg", "writev")
 
 
-def calls(trace: str) -> list[tuple[str, str]]:
-    """(name, arguments and result) of each call, in the order in which they returned.
+@dataclass(frozen=True)
+class Call:
+    """One system call. text: its arguments and its result."""
 
-    One name for what the C library may ask for under another: select, poll, epoll_wait.
-    """
+    thread: int
+    name: str
+    text: str
+
+    @property
+    def kind(self) -> str:
+        """One name for what the C library may ask for under another: select, poll, epoll_wait."""
+        return SAME.get(self.name, self.name)
+
+
+def whole_calls(trace: str) -> list[Call]:
+    """The calls in the order in which they returned. Where another thread's came in between,
+    strace cuts one in two, and here the halves are together again."""
     found = []
+    begun: dict[str, str] = {}
     for line in trace.splitlines():
         match = _CALL.match(line)
-        if match and not line.endswith("<unfinished ...>"):
-            found.append((_SAME.get(match[1], match[1]), match[2]))
+        if not match:
+            continue
+        thread, resumed, name, text = match.groups()
+        if text.endswith("<unfinished ...>"):
+            begun[thread] = text[: -len("<unfinished ...>")]
+            continue
+        if resumed:
+            text = begun.pop(thread, "") + text
+        found.append(Call(int(thread), name, text))
     return found
+
+
+def calls(trace: str) -> list[tuple[str, str]]:
+    """(kind, arguments and result) of each call, in the order in which they returned."""
+    return [(call.kind, call.text) for call in whole_calls(trace)]
 
 
 def window(returned: list[tuple[str, str]], first: str, last: str) -> list[tuple[str, str]]:
