@@ -44,7 +44,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--server-python",
         metavar="PATH",
         default=sys.executable,
-        help="the interpreter that runs our servers and clients (default: this one)",
+        help="the interpreter that runs our servers and clients (default: this one); of the tests "
+        "only those run that start one",
     )
 
 
@@ -60,9 +61,16 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if config.getoption("--server"):
-        others = [item for item in items if "wire" not in item.keywords]
-        items[:] = [item for item in items if "wire" in item.keywords]
+    def wanted(item: pytest.Item) -> bool:
+        if config.getoption("--server"):
+            return "wire" in item.keywords
+        if config.getoption("--server-python") != sys.executable:
+            return "python" in getattr(item, "fixturenames", ())  # else nothing would be different
+        return True
+
+    others = [item for item in items if not wanted(item)]
+    if others:
+        items[:] = [item for item in items if wanted(item)]
         config.hook.pytest_deselected(items=others)
 
 
