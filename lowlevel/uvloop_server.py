@@ -190,8 +190,9 @@ class Server:
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, name: str
     ) -> None:
         with suppress(AttributeError):  # not every loop's transport has it
-            # asyncio's reads 256 KiB at a time, and a buffer of that size costs an mmap, an
-            # mremap and a munmap for each read: it is beyond malloc's threshold, mallopt(3).
+            # asyncio's reads 256 KiB at a time, into a buffer beyond malloc's threshold: each
+            # read costs an mmap, an mremap and a munmap, until the first EOF frees a whole
+            # buffer and malloc raises the threshold, mallopt(3). And this is a turn's input.
             writer.transport.max_size = READ_SIZE  # type: ignore[attr-defined]
         writer.transport.set_write_buffer_limits(high=0)  # drain() waits until nothing waits
         client = Client(writer, name)

@@ -199,7 +199,7 @@ def function(text: str) -> str:
 
 
 def speedscope(stacks: Stacks, name: str) -> str:
-    """The stacks in the file format of https://www.speedscope.app: a sampled profile, in which
+    """The stacks in the file format of speedscope: a sampled profile, in which
     the weight of a stack is how often it was seen."""
     frames: dict[str, int] = {}
     samples = [

@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.drive import Crowd, DeliveryError
-from benchmarks.harness import DEADLINE, Server, ServerError, pinned, two_cpus
+from benchmarks.harness import DEADLINE, ServerError, pinned, two_cpus
 from benchmarks.strace import READS, SAME, SENDS, WAITS, calls_between
 from counts import aligned, full_sentence
 from tracing import (
@@ -44,6 +44,7 @@ from tracing import (
     quiet,
     strace,
     tied,
+    untraced,
 )
 
 TOOLS = ("perf", "bpftrace", "strace")
@@ -52,9 +53,9 @@ SENDERS = 5
 """Clients that speak, of all: as many as there are, up to this."""
 
 _NAMED = """
-    accept4 brk clock_nanosleep close epoll_ctl epoll_pwait epoll_wait fcntl futex getpid
-    getsockopt io_uring_enter ioctl madvise mmap mprotect mremap munmap nanosleep poll ppoll
-    pselect6 read readv recvfrom recvmsg sched_yield select sendmsg sendto setsockopt write writev
+    brk close epoll_ctl epoll_pwait epoll_wait futex getpid getsockopt io_uring_enter madvise mmap
+    mremap munmap nanosleep poll pselect6 read readv recvfrom recvmsg sched_yield select sendmsg
+    sendto write writev
 """
 EVENTS = Path("/sys/kernel/tracing/events/syscalls")
 
@@ -129,7 +130,7 @@ def flood(name: str, clients: int, messages: int, tool: str) -> Flooded:
         return Flooded(name, clients, deliveries, calls)
     look = _perf if tool == "perf" else _bpftrace
     cpu, our_cpu = two_cpus()
-    with Server(name, arguments=quiet(name), cpu=cpu) as server, pinned(our_cpu):
+    with untraced(name, cpu) as server, pinned(our_cpu):
         try:
             with Crowd(server.address, clients) as crowd:
                 crowd.lock_step(clients)

@@ -25,12 +25,15 @@ import linecache
 import mmap
 import os
 import re
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 FOLDER = Path(__file__).resolve().parent
+if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until run(): nothing has begun yet
 sys.path[:1] = [str(FOLDER.parent), str(FOLDER)]  # benchmarks is in the first
 
 from benchmarks.compare import missing  # noqa: E402

@@ -9,6 +9,7 @@ hears of it from the kernel and ends the server.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import functools
 import os
 import shutil
@@ -35,15 +36,14 @@ APART = 1_000_000
 """Between the numbers of the messages of one crowd and the next, so that each marker is unique."""
 
 _PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
 _TIED = f"""
 import ctypes, os, sys
-ctypes.CDLL(None).prctl({_PR_SET_PDEATHSIG}, {int(signal.SIGTERM)})
-if os.getppid() != int(sys.argv[1]):
-    sys.exit(1)
-os.execv(sys.argv[2], sys.argv[2:])
+ctypes.CDLL(None).prctl({_PR_SET_PDEATHSIG}, int(sys.argv[1]))
+if os.getppid() == int(sys.argv[2]) or sys.argv[2] == "0":
+    os.execvp(sys.argv[3], sys.argv[3:])
 """
-"""A program that gets SIGTERM when the process which started it is gone, prctl(2). strace hands it
-on to the server, unless -I 3 is in force, which is what -o implies."""
+"""A program that gets a signal when the process which started it is gone, prctl(2)."""
 
 
 class TracingError(Exception):
@@ -55,8 +55,27 @@ def one_line(error: BaseException) -> str:
 
 
 def tied(command: Sequence[str]) -> list[str]:
-    """`command`, by its full path, so that it does not outlive this process."""
-    return [sys.executable, "-S", "-c", _TIED, str(os.getpid()), *command]
+    """`command`, which gets SIGTERM when this process is gone. strace hands it on to the server,
+    unless -I 3 is in force, which is what -o implies."""
+    us = str(os.getpid())
+    return [sys.executable, "-S", "-c", _TIED, str(int(signal.SIGTERM)), us, *command]
+
+
+@functools.lru_cache(maxsize=None)
+def tied_to_wrapper() -> list[str]:
+    """What is put before a server so that it does not outlive its wrapper, killed or not."""
+    command = ["setpriv", "--pdeathsig", "KILL"]  # util-linux; small, where strace looks on
+    with contextlib.suppress(OSError):
+        if not subprocess.run([*command, "true"], capture_output=True, check=False).returncode:
+            return command
+    return [sys.executable, "-S", "-c", _TIED, str(int(signal.SIGKILL)), "0"]
+
+
+def untraced(name: str, cpu: int | None) -> Server:
+    """A server that does not outlive this process, with nobody looking on: beneath timeout(1),
+    which has no other work here than to hand SIGTERM on."""
+    wrapper = tied([tool("timeout", "coreutils"), "--foreground", "0", *tied_to_wrapper()])
+    return Server(name, arguments=quiet(name), wrapper=wrapper, cpu=cpu)
 
 
 def tool(name: str, package: str) -> str:
@@ -110,7 +129,8 @@ class Trace:
     ):
         self._memory = os.memfd_create("trace")
         output = f"/proc/{os.getpid()}/fd/{self._memory}"
-        command = [strace(), "-f", "-qq", "-I", "2", *options, "-o", output, *program]
+        command = [strace(), "-f", "-qq", "-I", "2", *options, "-o", output]
+        command += [*tied_to_wrapper(), *program]
         try:
             self.server = Server(
                 name, arguments=arguments, wrapper=tied(command), environment=environment
@@ -220,8 +240,11 @@ def end_by_signal(signum: int, frame: FrameType | None) -> None:
 
 def run(program: str, main: Callable[[], int]) -> int:
     """The exit status of a script: 1 and one line for what is not its fault, 130 for Ctrl-C."""
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
     for signum in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(signum, end_by_signal)  # so that `with` gets to end what it has begun
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         return main()
     except KeyboardInterrupt:
@@ -233,6 +256,21 @@ def run(program: str, main: Callable[[], int]) -> int:
     except (TracingError, ServerError, PeerError, DeliveryError) as error:
         print(f"{program}: {one_line(error)}", file=sys.stderr)
         return 1
+    finally:
+        end_children()
+
+
+def end_children() -> None:
+    """Whoever is still there has lost its parent before it was known: strace, killed while it
+    starts, leaves its child stopped. As run() has made us the subreaper, it is now a child of ours.
+    """
+    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(signum, signal.SIG_IGN)
+    children = Path(f"/proc/self/task/{os.getpid()}/children")
+    while found := [int(pid) for pid in children.read_text().split()]:
+        for pid in found:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
 
 
 @contextlib.contextmanager

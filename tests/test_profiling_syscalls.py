@@ -32,11 +32,13 @@ listener.accept()[0].close()  # the one who asks whether it accepts
 (a, name), (b, _) = listener.accept(), listener.accept()
 b.recv(100)
 a.sendall(b"%r dice: ready 0\\n" % (b.getpeername(),))
-for _ in range(int(sys.argv[2])):
+for number in range(int(sys.argv[2])):
     b.sendall(b"%r dice: " % (name,) + a.recv(100))
+    if number % 3 == 0:
+        os.getppid()
 os.kill(os.getpid(), 9)
 """
-"""A room for two, which dies after some messages."""
+"""A room for two, which dies after some messages. After each third it makes a call more."""
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -238,6 +240,17 @@ def test_server_that_dies(script: str, messages: int, tmp_path: Path) -> None:
     server = shlex.join([sys.executable, str(program), "{port}", str(messages)])
     done = run(script, "--cmd", server, "--clients", "2")
     one_line(done, "dying.py")
+
+
+def test_count_that_is_not_the_same_in_all_rounds(tmp_path: Path) -> None:
+    program = tmp_path / "uneven.py"
+    program.write_text(DYING)
+    server = shlex.join([sys.executable, str(program), "{port}", "1000"])
+    done = run("syscalls", "--cmd", server, "--clients", "2", "--rounds", "10")
+    assert done.returncode == 1
+    assert done.stderr.startswith("syscalls: not exact: ")
+    assert "getppid: 3 (N = 2) in 10 rounds" in done.stderr
+    assert done.stderr.count("\n") == 1, "about that call only"
 
 
 @pytest.mark.parametrize("script", ["syscalls", "roundtrip"])
