@@ -6,7 +6,8 @@
     python profiling/flamegraph.py --diff v3 epoll      # of what an earlier run has written
 
 For each server NAME it writes NAME.svg, NAME.speedscope.json (for speedscope, where one can zoom
-and search) and NAME.folded, and index.html with all of them side by side. They are made of the same samples; py-spy writes one format per run.
+and search) and NAME.folded, and index.html with all of them side by side. They are made of the
+same samples; py-spy writes one format per run.
 
 Waiting shows as work where py-spy looks: a picture of a server that waits for its load is wrong.
 So the load is the same for all and meant to be more than they can do, and index.html says for each
