@@ -168,7 +168,8 @@ def test_commands_of_the_readme(pytestconfig: pytest.Config) -> None:
     assert found[0] == "python3 stages/v4/server.py"
     assert found[1].startswith("python3 -m venv .venv && ")
     assert f"\n{found[1]}\n" in (ROOT / ".ci" / "run").read_text()
-    for path in re.findall(r"(?:stages|tests|benchmarks|lowlevel|profiling)/[\w./-]*", readme.read_text()):
+    folders = "stages|tests|benchmarks|lowlevel|profiling"
+    for path in re.findall(rf"(?:{folders})/[\w./-]*", readme.read_text()):
         assert (ROOT / path).exists(), path
     conftest, script = (ROOT / path for path in ("tests/conftest.py", ".ci/run"))
     for option in re.findall(r"pytest (--[\w-]+)", "\n".join(found)):
