@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import shutil
 import subprocess
 import sys
@@ -134,7 +135,7 @@ def _peers() -> Iterator[None]:
 def python(request: pytest.FixtureRequest) -> str:
     """The interpreter for servers and clients."""
     path: str = request.config.getoption("--server-python")
-    return path
+    return os.path.abspath(path) if os.sep in path else path  # it is used in other folders
 
 
 @pytest.fixture
