@@ -20,6 +20,9 @@ from lowlevel.reactor import READABLE, Backend, Reactor
 from lowlevel.selectors_backend import SelectorsBackend
 
 TURNS = 20
+Driver = tuple[Callable[[], None], Callable[[], None]]
+"""What runs TURNS turns, and what closes the loop."""
+
 BACKENDS: dict[str, Callable[[], Backend]] = {
     "selectors": SelectorsBackend,
     "epoll": EpollBackend,
@@ -43,7 +46,7 @@ class Counter:
         self.called[0] += 1
 
 
-def on_reactor(backend: str, counters: list[Counter], called: list[int]) -> Callable[[], None]:
+def on_reactor(backend: str, counters: list[Counter], called: list[int]) -> Driver:
     reactor = Reactor(BACKENDS[backend]())
     for counter in counters:
         reactor.register(counter, READABLE)
@@ -53,13 +56,12 @@ def on_reactor(backend: str, counters: list[Counter], called: list[int]) -> Call
         while called[0] < wanted:
             reactor.poll(None)
 
-    turns.close = reactor.close  # type: ignore[attr-defined]
-    return turns
+    return turns, reactor.close
 
 
 def on_asyncio(
     loop: asyncio.AbstractEventLoop, counters: list[Counter], called: list[int]
-) -> Callable[[], None]:
+) -> Driver:
     wanted = 0
 
     def handle(counter: Counter) -> None:
@@ -75,8 +77,7 @@ def on_asyncio(
         wanted = called[0] + TURNS * len(counters)
         loop.run_forever()
 
-    turns.close = loop.close  # type: ignore[attr-defined]
-    return turns
+    return turns, loop.close
 
 
 @pytest.mark.parametrize("loop", [*BACKENDS, "asyncio", "uvloop"])
@@ -89,16 +90,16 @@ def test_dispatch(benchmark: Any, loop: str, ready: int) -> None:
     for counter in counters:
         os.eventfd_write(counter.fd, 1)
     if loop in BACKENDS:
-        turns = on_reactor(loop, counters, called)
+        turns, close = on_reactor(loop, counters, called)
     elif loop == "asyncio":
-        turns = on_asyncio(asyncio.SelectorEventLoop(), counters, called)
+        turns, close = on_asyncio(asyncio.SelectorEventLoop(), counters, called)
     else:
         uvloop = pytest.importorskip("uvloop", reason="uvloop is not installed: pip install uvloop")
-        turns = on_asyncio(uvloop.new_event_loop(), counters, called)
+        turns, close = on_asyncio(uvloop.new_event_loop(), counters, called)
     try:
         benchmark(turns)
     finally:
-        turns.close()  # type: ignore[attr-defined]
+        close()
         for counter in counters:
             os.close(counter.fd)
     benchmark.extra_info["microseconds per callback"] = (

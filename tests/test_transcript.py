@@ -1,0 +1,362 @@
+"""A whole room of lowlevel on a back end that nobody can trust.
+
+The kernel is replaced: by sockets that live in memory, and a back end that reports what is ready in
+any order, together with what is not, and descriptors that have just been given to somebody else.
+Whatever it does, the transcript of the room must hold.
+"""
+
+from __future__ import annotations
+
+import errno
+import random
+from collections import deque
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lowlevel import acceptor, connection, room
+from lowlevel.acceptor import Acceptor
+from lowlevel.reactor import HANGUP, READABLE, WRITABLE, Reactor
+from lowlevel.room import Flush, Room
+
+
+class FakeKernel:
+    """Gives out descriptor numbers, the lowest that is free like the real one."""
+
+    def __init__(self) -> None:
+        self.sockets: dict[int, FakeSocket] = {}
+        self.backlog: deque[FakeSocket] = deque()
+        self.knock = False  # the listener's edge
+
+    def number(self) -> int:
+        fd = 1_000_000
+        while fd in self.sockets:
+            fd += 1
+        return fd
+
+
+class FakeSocket:
+    """The server's end of a connection; its other end is the attributes."""
+
+    def __init__(self, kernel: FakeKernel, name: str, space: int):
+        self.kernel = kernel
+        self.name = name
+        self.received = bytearray()  # sent by the client, unread
+        self.sent = bytearray()  # in the send buffer
+        self.heard = bytearray()  # read by the client
+        self.space = space  # of the send buffer
+        self.fin = False
+        self.error: OSError | None = None  # told once
+        self.reset = False
+        self.edge = True
+        self.fd = -1
+
+    def fileno(self) -> int:
+        return self.fd
+
+    def setblocking(self, blocking: bool) -> None:
+        assert not blocking
+
+    def recv(self, size: int) -> bytes:
+        assert self.fd >= 0, "closed"
+        if self.received:
+            data = bytes(self.received[:size])
+            del self.received[:size]
+            return data
+        if self.error:
+            error, self.error = self.error, None
+            raise error
+        if self.fin or self.reset:
+            return b""
+        raise BlockingIOError(errno.EAGAIN, "nothing to read")
+
+    def send(self, data: bytes) -> int:
+        assert self.fd >= 0, "closed"
+        if self.error:
+            error, self.error = self.error, None
+            raise error
+        if self.reset:
+            raise BrokenPipeError(errno.EPIPE, "reset")
+        free = self.space - len(self.sent)
+        if free <= 0:
+            raise BlockingIOError(errno.EAGAIN, "no space")
+        self.sent += data[:free]
+        return min(free, len(data))
+
+    def close(self) -> None:
+        assert self.fd >= 0, "closed twice"
+        del self.kernel.sockets[self.fd]
+        self.fd = -1
+
+    # What the client does.
+
+    def say(self, data: bytes) -> None:
+        self.received += data
+        self.edge = True
+
+    def finish(self) -> None:
+        self.fin = self.edge = True
+
+    def abort(self) -> None:
+        self.reset = self.edge = True
+        self.error = ConnectionResetError(errno.ECONNRESET, "reset")
+        self.sent.clear()
+
+    def read(self, size: int) -> None:
+        self.heard += self.sent[:size]
+        del self.sent[:size]
+        self.edge = True
+
+    def mask(self) -> int:
+        mask = 0
+        if self.received or self.fin or self.reset:
+            mask |= READABLE
+        if self.reset or len(self.sent) < self.space:
+            mask |= WRITABLE
+        if self.reset or self.fin:
+            mask |= HANGUP
+        return mask
+
+
+class FakeListener:
+    fd = 999_999
+
+    def __init__(self, kernel: FakeKernel):
+        self.kernel = kernel
+
+    def fileno(self) -> int:
+        return self.fd
+
+    def setblocking(self, blocking: bool) -> None:
+        assert not blocking
+
+    def accept(self) -> tuple[FakeSocket, str]:
+        if not self.kernel.backlog:
+            raise BlockingIOError(errno.EAGAIN, "nobody")
+        sock = self.kernel.backlog.popleft()
+        if sock.name == "nobody":
+            raise ConnectionAbortedError(errno.ECONNABORTED, "gone before it came")
+        sock.fd = self.kernel.number()
+        self.kernel.sockets[sock.fd] = sock
+        return sock, sock.name
+
+
+class FakeBackend:
+    """Reports everything that a real one may, in any order, and more."""
+
+    def __init__(self, kernel: FakeKernel, edge_triggered: bool, seed: int):
+        self.kernel = kernel
+        self.edge_triggered = edge_triggered
+        self.random = random.Random(seed)
+        self.interest: dict[int, int] = {}
+        self.told_at: dict[int, bool] = {}
+        self.spurious = 0.3
+
+    def add(self, fd: int, interest: int) -> None:
+        assert fd not in self.interest
+        self.interest[fd] = interest
+        self._look_again(fd)
+
+    def modify(self, fd: int, interest: int) -> None:
+        assert fd in self.interest
+        assert interest
+        self.interest[fd] = interest
+        self._look_again(fd)
+
+    def remove(self, fd: int) -> None:
+        del self.interest[fd]
+
+    def _look_again(self, fd: int) -> None:
+        if fd in self.kernel.sockets:
+            self.kernel.sockets[fd].edge = True
+
+    def wait(self, timeout: float | None) -> list[tuple[int, int]]:
+        events = []
+        for fd, interest in self.interest.items():
+            sock = self.kernel.sockets.get(fd)
+            if sock:
+                mask = sock.mask()
+                if not self.edge_triggered:
+                    # RDHUP is asked about edge-triggered only; HUP and ERR come always.
+                    mask = mask if sock.reset else mask & ~HANGUP
+                told = mask & (interest | HANGUP)
+                if told and (sock.edge or not self.edge_triggered):
+                    sock.edge = False
+                    if told & HANGUP and self.random.random() < 0.5:
+                        told = HANGUP  # which is enough to say
+                    events.append((fd, told))
+                elif self.random.random() < self.spurious:
+                    events.append(
+                        (fd, self.random.choice((READABLE, WRITABLE, READABLE | WRITABLE)))
+                    )
+            elif fd == FakeListener.fd and self._somebody_knocks():
+                events.append((fd, READABLE))
+        self.random.shuffle(events)
+        if self.random.random() < self.spurious:
+            events.append((1_000_000 + self.random.randrange(8), READABLE))  # somebody's, long ago
+        return events
+
+    def _somebody_knocks(self) -> bool:
+        knock, self.kernel.knock = self.kernel.knock, False
+        return bool(self.kernel.backlog) and (knock or not self.edge_triggered)
+
+    def close(self) -> None:
+        pass
+
+
+class Theatre:
+    """A server on a FakeKernel, and its audience."""
+
+    def __init__(self, edge_triggered: bool, flush: Flush, seed: int):
+        self.kernel = FakeKernel()
+        self.backend = FakeBackend(self.kernel, edge_triggered, seed)
+        self.reactor = Reactor(self.backend)
+        self.log: list[str] = []
+        self.room = Room(flush, lambda lines: self.log.extend(lines.split("\n")))
+        self.reactor.before_wait = self.room.flush
+        listener: Any = FakeListener(self.kernel)
+        Acceptor(listener, self.reactor, self.room, 1 << 30, self.log.append).open()
+        self.clients: list[FakeSocket] = []
+        self.said: dict[str, bytes] = {}
+
+    def connect(self, space: int) -> None:
+        client = FakeSocket(self.kernel, f"client {len(self.clients)}", space)
+        self.kernel.backlog.append(client)
+        if self.backend.random.random() < 0.2:
+            self.kernel.backlog.append(FakeSocket(self.kernel, "nobody", 0))
+        self.kernel.knock = True
+        self.clients.append(client)
+        self.said[client.name] = b""
+
+    def say(self, client: FakeSocket, data: bytes) -> None:
+        if not client.fin and not client.reset:
+            self.said[client.name] += data
+            client.say(data)
+
+    def turn(self) -> None:
+        self.reactor.poll(0)
+        for member in self.room._members:
+            assert isinstance(member, connection.Connection)
+            assert len(member._out_buffer) <= connection.HIGH_WATER
+
+    def settle(self) -> None:
+        """Let everybody read until nothing moves any more. What is left then is lost: no edge
+        will come for it."""
+        self.backend.spurious = 0
+        still = 0
+        while still < 4:
+            before = len(self.log), [len(client.heard) for client in self.clients]
+            for client in self.clients:
+                if client.sent:
+                    client.read(1 << 30)
+            self.turn()
+            same = before == (len(self.log), [len(client.heard) for client in self.clients])
+            still = still + 1 if same and not self.reactor._requeued else 0
+
+    def check(self) -> None:
+        log = self.log
+        assert log.count("") == 0
+        for client in self.clients:
+            name = client.name
+            came = log.index(f"Cliente conectado: {name}")
+            went = [
+                at
+                for at, line in enumerate(log)
+                if line.startswith("Cliente descon")
+                and name in line.split(": ")[1].split(" (")[0:1]
+            ]
+            assert len(went) <= 1
+            kicked = bool(went) and log[went[0]].endswith(")")
+            assert bool(went) == (client.fin or client.reset or kicked), f"{name}: {log}"
+            # What it said is in the log, once, in order, and to its end unless it was cut off.
+            prefix = f"{name} dice: "
+            spoken = [line.removeprefix(prefix) for line in log if line.startswith(prefix)]
+            words = [word for word in self.said[name].decode().split("\n") if word]
+            if not client.fin and words and not self.said[name].endswith(b"\n"):
+                del words[-1]
+            if client.reset or kicked:
+                assert spoken == words[: len(spoken)]
+            else:
+                assert spoken == words
+            # What it heard is what others said while it was in, in the order of the log.
+            stayed = log[came : went[0] if went else None]
+            owed = "".join(
+                f"{line}\n" for line in stayed if " dice: " in line and not line.startswith(prefix)
+            ).encode()
+            heard = bytes(client.heard)
+            if client.reset or kicked:
+                assert owed.startswith(heard)
+            else:
+                assert heard == owed
+        assert not self.reactor._requeued
+        watched = set(self.backend.interest) - {FakeListener.fd}
+        assert {fd for fd in watched if fd >= 1_000_000} == set(self.kernel.sockets)
+
+
+class Plot:
+    """One play: what clients do between the turns, drawn by hypothesis."""
+
+    steps = st.lists(
+        st.one_of(
+            st.tuples(st.just("connect"), st.sampled_from([5, 60, 100_000])),
+            st.tuples(st.just("say"), st.integers(0, 7), st.integers(1, 12)),
+            st.tuples(st.just("say"), st.integers(0, 7), st.integers(1, 12)),
+            st.tuples(st.just("piece"), st.integers(0, 7), st.sampled_from(["a", "b\n", "\n"])),
+            st.tuples(st.just("finish"), st.integers(0, 7)),
+            st.tuples(st.just("abort"), st.integers(0, 7)),
+            st.tuples(st.just("read"), st.integers(0, 7), st.integers(1, 300)),
+            st.tuples(st.just("poll")),
+            st.tuples(st.just("poll")),
+        ),
+        max_size=60,
+    )
+
+
+@pytest.mark.parametrize("flush", Flush)
+@pytest.mark.parametrize("edge_triggered", [True, False], ids=["edge", "level"])
+def test_transcript_holds_whatever_the_back_end_does(
+    edge_triggered: bool, flush: Flush, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing lost, doubled, out of order or under another's name; small bounds, so that a few
+    lines meet all of them."""
+    monkeypatch.setattr(connection, "READ_SIZE", 48)
+    monkeypatch.setattr(connection, "LOW_WATER", 150)
+    monkeypatch.setattr(connection, "HIGH_WATER", 500)
+    monkeypatch.setattr(acceptor, "ACCEPTS", 2)
+    monkeypatch.setattr(room, "LOG_SIZE", 100)
+    monkeypatch.setattr(room, "SEND_COST", 4)
+
+    @settings(max_examples=250, deadline=None)
+    @given(steps=Plot.steps, seed=st.integers(0, 1 << 16))
+    def play(steps: list[tuple[Any, ...]], seed: int) -> None:
+        theatre = Theatre(edge_triggered, flush, seed)
+        theatre.connect(100_000)
+        theatre.connect(60)
+        theatre.turn()
+        counter = 0
+        for action, *arguments in steps:
+            if action == "poll":
+                theatre.turn()
+            elif action == "connect":
+                theatre.connect(*arguments)
+            else:
+                client = theatre.clients[arguments[0] % len(theatre.clients)]
+                if action == "say":
+                    texts = range(counter, counter := counter + arguments[1])
+                    theatre.say(client, "".join(f"word {text}\n" for text in texts).encode())
+                elif action == "piece":
+                    theatre.say(client, arguments[1].encode())
+                elif action == "read":
+                    client.read(arguments[1])
+                elif not client.fin and not client.reset:
+                    getattr(client, action)()
+        theatre.settle()
+        theatre.check()
+        theatre.room.close()
+        with suppress(OSError):
+            theatre.reactor.close()
+
+    play()
