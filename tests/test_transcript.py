@@ -102,7 +102,8 @@ class FakeSocket:
 
     def abort(self) -> None:
         self.reset = self.edge = True
-        self.error = ConnectionResetError(errno.ECONNRESET, "reset")
+        odd = int(self.name.split()[-1]) % 2
+        self.error = OSError(errno.ETIMEDOUT if odd else errno.ECONNRESET, "gone")
         self.sent.clear()
 
     def read(self, size: int) -> None:
