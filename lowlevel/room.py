@@ -20,7 +20,7 @@ from typing import Callable, Dict, List, Optional, Protocol, Sequence, Tuple
 
 from lowlevel.system import visible
 
-SEND_COST = 32  # bytes of that turn which one send() uses up: short lines cost their sends
+SEND_COST = 32  # bytes of a turn which one send() uses up: short lines cost their sends
 LOG_SIZE = 1 << 16  # bytes of a log which goes out before its turn ends
 
 

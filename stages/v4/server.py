@@ -133,6 +133,7 @@ class Server:
         self.clients: Set[Client] = set()
         self.tasks: Set[asyncio.Task[None]] = set()  # of all connections
         self.writers: Set[asyncio.StreamWriter] = set()  # of all connections, to the last byte
+        self.pause: Optional[asyncio.TimerHandle] = None  # of accept()
         self.full = False
         self.stopping: asyncio.Event  # run() makes it: until 3.9 it belongs to a loop from birth
 
@@ -151,7 +152,9 @@ class Server:
                 # The newcomer stays in the backlog, the listener stays readable. Without a pause
                 # epoll_wait() would return at once, for nothing, for ever.
                 loop.remove_reader(self.listener)
-                loop.call_later(ACCEPT_PAUSE, loop.add_reader, self.listener, self.accept)
+                self.pause = loop.call_later(
+                    ACCEPT_PAUSE, loop.add_reader, self.listener, self.accept
+                )
                 self.say_full(str(error))
                 return
             if sock.fileno() >= self.limit:
@@ -301,6 +304,8 @@ class Server:
         await self.stopping.wait()
         signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # no handler outlives the end
         loop.remove_reader(self.listener)
+        if self.pause:
+            self.pause.cancel()  # or it would ask about a listener that is closed
         while len(asyncio.all_tasks()) > 1:  # this one; every other comes to its end by itself
             for writer in self.writers:
                 writer.transport.abort()  # what waits for it is dropped
