@@ -1,5 +1,7 @@
 """Compare our broadcasting servers with each other and with what people would pick instead.
 
+Of v1 and v2, which tell nobody, an idle client's memory is measured and nothing else.
+
     python benchmarks/compare.py                # all that is installed; under 20 minutes
     python benchmarks/compare.py --quick        # one round of everything; under 3 minutes
     python benchmarks/compare.py --servers epoll,v4,c --clients 100
@@ -35,6 +37,7 @@ from benchmarks import tables  # noqa: E402
 from benchmarks.environment import environment  # noqa: E402
 from benchmarks.harness import (  # noqa: E402
     BROADCASTING,
+    SILENT,
     descriptor_limit_raised,
     pinned,
     two_cpus,
@@ -54,7 +57,7 @@ from benchmarks.samples import (  # noqa: E402
     senders,
 )
 
-NAMES = (*BROADCASTING, *PEERS)
+NAMES = (*SILENT, *BROADCASTING, *PEERS)
 CLIENTS = (10, 100, 1000)
 LOCK_STEP_CLIENTS = 100
 """Up to here the clients are driven in lock-step, too."""
@@ -103,11 +106,13 @@ def measure_all(args: argparse.Namespace) -> Results:
     cpu, load = two_cpus()
     workloads = [("lock-step", n) for n in args.clients if n <= LOCK_STEP_CLIENTS]
     workloads += [("flood", n) for n in args.clients]
-    servers = [name for name in args.servers if name not in args.missing]
+    silent = [name for name in args.servers if name in SILENT]
+    servers = [name for name in args.servers if name not in (*args.missing, *silent)]
     results: Results = {
         "environment": environment(args.command),
         "parameters": {
             "servers": servers,
+            "silent": silent,
             "missing": args.missing,
             "versions": versions(servers),
             "workloads": [f"{workload} {n}" for workload, n in workloads],
@@ -139,7 +144,7 @@ def measure_all(args: argparse.Namespace) -> Results:
             results["problems"].append({**problem, "reason": error.reason})
             return None
 
-    total = args.rounds * len(servers) * len(workloads) + args.rounds + len(servers)
+    total = args.rounds * (len(servers) * len(workloads) + 1) + len([*silent, *servers])
     with descriptor_limit_raised(), pinned(load), progress(total) as show:
         for number in range(args.rounds):
             order = servers[number % len(servers) :] + servers[: number % len(servers)]
@@ -156,7 +161,7 @@ def measure_all(args: argparse.Namespace) -> Results:
                         results["samples"].append({"server": server, **about, **sample})
             show(f"round {number + 1} of {args.rounds}, readiness", "")
             measure_readiness(results, number + 1)
-        for server in servers:
+        for server in [*silent, *servers]:
             show("memory", server)
             sample = attempt(server, "memory", lambda: memory(server, cpu))  # noqa: B023
             if sample:
@@ -276,7 +281,7 @@ def run(args: argparse.Namespace) -> int:
         args.missing = missing(args.servers)
         for name, reason in args.missing.items():
             print(f"left out: {name}: {reason}", file=sys.stderr)
-        if len(args.missing) == len(args.servers):
+        if {*args.servers} <= {*args.missing, *SILENT}:
             raise tables.ResultsError("there is nothing to measure")
     args.output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=args.output, prefix=".comparison-") as staging:

@@ -52,8 +52,10 @@ SERVERS: Mapping[str, Sequence[str]] = {
 
 -S: no site-packages. Only uvloop needs any, which is proven in passing, and they start sooner."""
 
-BROADCASTING = tuple(name for name in SERVERS if name not in ("v1", "v2"))
-"""The servers that send what one client says to the others; the rest only print it."""
+SILENT = ("v1", "v2")
+"""The servers that only print what a client says."""
+BROADCASTING = tuple(name for name in SERVERS if name not in SILENT)
+"""Those that send it to the others."""
 
 _SYS_PIDFD_GETFD = 438  # asm-generic/unistd.h; alpha and mips add an offset
 

@@ -20,8 +20,8 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from benchmarks.environment import sentence
-from benchmarks.harness import BROADCASTING
-from benchmarks.tables import number
+from benchmarks.harness import BROADCASTING, SERVERS
+from benchmarks.tables import idle, number
 
 CARD, INK, FAINT = "#fbfaf7", "#24292f", "#d5d3cc"
 REFERENCE = "#24292f"
@@ -175,7 +175,7 @@ def coalescing(results: Found, found: Found) -> Figure:
 
 
 def memory(results: Found, found: Found) -> Figure:
-    servers, kib = results["parameters"]["servers"], found["memory_kib"]
+    servers, kib = idle(results), found["memory_kib"]
     figure = _rows(servers, 7.5, f"Resident memory per connection, KiB {KIN}")
     axes = _panels(figure, 1)[0]
     for row, name in enumerate(servers):
@@ -253,7 +253,7 @@ def _kin(name: str) -> str:
     """Of a row: ours, the reference, the peers."""
     if name.split()[0] == "c":
         return REFERENCE
-    return COLOURS[2] if name in BROADCASTING else COLOURS[0]
+    return COLOURS[2] if name in SERVERS else COLOURS[0]
 
 
 def _label_ends(axes: Axes, ends: Mapping[str, tuple[float, float, str]]) -> None:

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from benchmarks.drive import Crowd, DeliveryError
-from benchmarks.harness import ROOT, SERVERS, Server, ServerError, has_ended
+from benchmarks.harness import BROADCASTING, ROOT, SILENT, Server, ServerError, has_ended
 from benchmarks.peers.roster import PeerError
 
 IN_FLIGHT = 4
@@ -69,21 +69,22 @@ def held_back() -> Iterator[None]:
 
 @contextlib.contextmanager
 def running(name: str, clients: int, cpu: int | None) -> Iterator[Server]:
-    """A fresh server that is about to get so many clients; Unmeasured: it failed meanwhile."""
+    """A fresh server that is about to get so many clients; Unmeasured: it failed meanwhile. Of ours
+    those that tell nobody keep a log: it says who is in."""
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if clients + 50 > limit:
         raise Unmeasured("limit", f"the load may open {limit} descriptors only (ulimit -n)")
     server: Server | None = None
     try:
         with held_back():  # nobody else would end a server that is not yet ours
-            server = Server(name, arguments=["--quiet"] if name in SERVERS else [], cpu=cpu)
+            server = Server(name, arguments=["--quiet"] if name in BROADCASTING else [], cpu=cpu)
         yield server
         if server.process.poll() is not None:
             raise ServerError("it has ended")
     except (DeliveryError, PeerError, ServerError, OSError) as error:
         reason = one_line(error)
         if server:
-            full = [line for line in server.log.all() if line.startswith("Servidor lleno")]
+            full = list(filter(is_full, server.log.all()))
             if full:
                 raise Unmeasured("limit", full[0]) from None
             if has_ended(server.process.pid, 0.5):  # or it has only lost a line
@@ -148,15 +149,32 @@ def measure(name: str, workload: str, clients: int, cpu: int | None, seconds: fl
         return sample
 
 
+@contextlib.contextmanager
+def crowd_of(server: Server, clients: int) -> Iterator[Crowd]:
+    """So many clients, all of whom the server has let in."""
+    with Crowd(server.address, clients, broadcasts=server.name not in SILENT) as crowd:
+        if server.name in SILENT:
+            for client in crowd.clients:
+                line = f"Cliente conectado: {client.name}"
+                server.log.wait(lambda found: found == line or is_full(found))  # noqa: B023
+        yield crowd
+
+
+def is_full(line: str) -> bool:
+    return line.startswith("Servidor lleno")
+
+
 def memory(name: str, cpu: int | None) -> Sample:
     """Resident memory before and after idle clients come in. A few that were there before have
     paid for what a server allocates once."""
     for clients in IDLE_CLIENTS:
         try:
-            with running(name, clients, cpu) as server, Crowd(server.address, 10):
+            with running(name, clients, cpu) as server, crowd_of(server, 10):
                 before = server.resident_kib()
-                with Crowd(server.address, clients):
+                with crowd_of(server, clients):
                     after = server.resident_kib()
+                    if any(map(is_full, server.log.all())):
+                        raise ServerError("it is full")
                 return {"clients": clients, "before_kib": before, "after_kib": after}
         except Unmeasured as error:
             if error.kind == "failed" or clients == IDLE_CLIENTS[-1]:

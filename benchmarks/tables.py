@@ -258,11 +258,17 @@ def _why_not(results: Results, server: str, workload: str, notes: list[str]) -> 
 def _memory(results: Results, found: Mapping[str, Any], notes: list[str]) -> str:
     rows = [["server", "KiB per connection", "clients"]]
     clients = {measured["server"]: str(measured["clients"]) for measured in results["memory"]}
-    for server in results["parameters"]["servers"]:
+    for server in idle(results):
         kib = found["memory_kib"].get(server)
         shown = _why_not(results, server, "memory", notes) if kib is None else number(kib)
         rows.append([f"`{server}`", shown, clients.get(server, "-")])
     return _table(rows)
+
+
+def idle(results: Mapping[str, Any]) -> list[str]:
+    """The servers whose memory was measured: those of the workloads, and those that tell nobody."""
+    parameters = results["parameters"]
+    return [*parameters.get("silent", []), *parameters["servers"]]
 
 
 def _readiness(parameters: Mapping[str, Any], found: Mapping[str, Any]) -> str:

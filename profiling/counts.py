@@ -14,9 +14,9 @@ from typing import Any
 
 from benchmarks.drive import DeliveryError
 from benchmarks.environment import PACKAGES, sentence
-from benchmarks.harness import ServerError
+from benchmarks.harness import SILENT, ServerError
 from benchmarks.strace import READS, SENDS, WAITS, calls_between
-from tracing import APART, RESTLESS, SILENT, WARM_UP, LockStep, Trace, failure, marker, quiet
+from tracing import APART, RESTLESS, WARM_UP, LockStep, Trace, failure, marker, quiet
 
 WHY = {
     "futex": "a thread asked for the interpreter (GIL) or a lock while another one had it, or a "

@@ -37,12 +37,11 @@ sys.path[:1] = [str(FOLDER.parent), str(FOLDER)]  # benchmarks is in the first
 
 from benchmarks.compare import missing, versions  # noqa: E402
 from benchmarks.environment import environment  # noqa: E402
-from benchmarks.harness import descriptor_limit_raised  # noqa: E402
+from benchmarks.harness import SILENT, descriptor_limit_raised  # noqa: E402
 from counts import Counted, count, markdown, table  # noqa: E402
 from floods import SLOWER, TOOLS, Flooded, choose, flood, flood_markdown, flood_table  # noqa: E402
 from tracing import (  # noqa: E402
     NAMES,
-    SILENT,
     TracingError,
     output_folder,
     run,

@@ -22,12 +22,10 @@ from pathlib import Path
 from types import FrameType, TracebackType
 
 from benchmarks.drive import Crowd, DeliveryError, message
-from benchmarks.harness import BROADCASTING, SERVERS, Server, ServerError
+from benchmarks.harness import BROADCASTING, SERVERS, SILENT, Server, ServerError
 from benchmarks.peers.roster import PEERS, PeerError
 
 NAMES = (*SERVERS, *PEERS)
-SILENT = ("v1", "v2")
-"""They print what is said, and tell nobody."""
 RESTLESS = ("go", "node", "node --cork")
 """Their run times have threads of their own, which work when they see fit."""
 WARM_UP = 10

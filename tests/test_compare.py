@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 
 from benchmarks import compare, samples, tables
-from benchmarks.harness import DEADLINE, ROOT
+from benchmarks.harness import DEADLINE, ROOT, SILENT
 from benchmarks.peers import roster
 from tests.needed import needed_in_ci
 
@@ -258,11 +258,25 @@ def test_compare_server_that_dies(
     assert "failed: mortal, flood 5: " in capsys.readouterr().err
 
 
+@pytest.mark.servers(*SILENT)
+def test_memory_of_those_who_tell_nobody(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are asked by their log who is in."""
+    monkeypatch.setattr(samples, "IDLE_CLIENTS", (1030, 60))
+    sample = samples.memory(name, None)
+    assert sample["clients"] == {"v1": 1030, "v2": 60}[name], "1024 descriptors are v2's limit"
+    assert sample["after_kib"] >= sample["before_kib"]
+
+
+def test_there_must_be_somebody_who_broadcasts(capsys: pytest.CaptureFixture[str]) -> None:
+    assert compare.main(["--servers", "v1,v2"]) == 1
+    assert capsys.readouterr().err == "compare: there is nothing to measure\n"
+
+
 def test_compare_unknown_server(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as error:
         compare.main(["--servers", "epoll,nginx"])
     assert error.value.code == 2
-    assert "'nginx' is none of v3, v4, " in capsys.readouterr().err
+    assert "'nginx' is none of v1, v2, v3, v4, " in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("_matplotlib")
