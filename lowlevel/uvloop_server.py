@@ -3,8 +3,10 @@
 
 Who waits, for what: libuv, in epoll_pwait(), for everybody; each coroutine in readline() for its
     client's next line.
-Changed since v4: the import, NAME, and who runs the coroutine in main(). tests/test_text.py counts
-    the lines.
+Changed since v4: whose loop it is. Beside what follows only the import and NAME are other.
+    Changed: main() runs the coroutine on uvloop.
+    New: nothing.
+    Gone: nothing.
 Cost per message: 1 epoll_pwait + 1 read + (N-1) write, with N clients in the room: what became
     ready to run is run before the next wait, so that v4's second wait is gone. The calls have
     other names because libuv knows a descriptor and not what is behind it.

@@ -2,11 +2,13 @@
 """v2: one thread for everybody, on select(). It listens and prints; nobody hears the others yet.
 
 Who waits, for what: one thread, in select(), for the first of: a newcomer, a line, a signal.
-Changed since v1: the threads are gone, and with them the lock, check_memory() and the lock of
-    say(). A connection's state moves from a thread's stack into a Client; receive() is one turn
-    and never blocks, accept() ends when nobody waits, run() is the event loop, a signal only sets
-    a flag in stop(), handle() and disconnect() take a Client, main() makes the listener
-    non-blocking. New: turn().
+Changed since v1: the threads are gone, and with them the locks. What a thread kept on its stack
+    stands in a Client, and the loop that waits is ours.
+    Changed: Server() and say() have no lock; accept() ends when nobody waits; receive() is one
+    turn and never blocks; handle() and disconnect() take a Client; run() is the event loop; in
+    stop() a signal only sets a flag; main() makes the listener non-blocking.
+    New: Client(), the state of a connection between two events; turn().
+    Gone: check_memory().
 Cost per message: 1 select + 1 recvfrom + 1 write (the log), whatever N.
 Cost of an idle client: no wakeup; a Client object, and its share of the set that every
     select() hands to the kernel and walks through.

@@ -3,11 +3,13 @@
 
 Who waits, for what: one thread, in select(), for the first of: a newcomer, a line, room in a
     send buffer, a signal.
-Changed since v2: who speaks is heard. New: Client.out_buffer and its marks, broadcast(), send(),
-    try_send(), flush(), set_interest(); end(), which keeps a client at EOF until it has all that
-    waits for it. Changed: handle() broadcasts, receive() counts the sends it causes and may stop
-    before all lines are handled, turn() asks about writability and comes back to those lines,
-    disconnect() forgets them.
+Changed since v2: who speaks is heard, and nobody waits for who does not listen.
+    Changed: Client() has an out-buffer, Server() the sets for it; receive() counts the sends it
+    causes, and may stop before all lines are handled; handle() broadcasts; turn() asks about
+    writability, too, and comes back to those lines; disconnect() forgets them.
+    New: broadcast(), send(), try_send() and flush(), the way out; set_interest(), who is asked
+    about what; end(), which keeps a client at EOF until it has all that waits for it.
+    Gone: nothing.
 Cost per message: 1 select + 1 recvfrom + (N-1) sendto, with N clients in the room.
 Cost of an idle client: no wakeup; a Client object, and its share of the two sets that every
     select() hands to the kernel and walks through.

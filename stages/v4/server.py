@@ -3,13 +3,18 @@
 
 Who waits, for what: the event loop, in epoll_wait(), for everybody; each coroutine in readline()
     for its client's next line.
-Changed since v3: the loop, the sets and the partial lines are asyncio's now. accept() starts a
-    coroutine for each newcomer, as v1 a thread: serve() is its life, admit() its way in, and
-    receive() reads line after line again. readline() stands for next_line(), end() and turn(), an
-    await ends a turn, and watch() tells when. send() and flush() keep the out-buffer ours:
-    asyncio's own has no mark that ends anybody, and from Python 3.12 on each write to it costs
-    more the longer it is. broadcast() and disconnect() speak to transports, run() to the loop,
-    whose errors complain() puts in a line, main() starts it.
+Changed since v3: the loop, the sets and the partial lines are asyncio's. A client has a coroutine
+    as in v1 a thread, and reads line after line again; an await ends its turn. The out-buffer
+    stays ours: asyncio's own has no mark that ends anybody, and from Python 3.12 on each write to
+    it costs more the longer it is.
+    Changed: accept() starts a coroutine for each newcomer; receive() is a conversation again;
+    send() and flush() fill and empty the out-buffer beside a transport; broadcast() and
+    disconnect() speak to transports, and Client() has one; run() waits for the loop, which main()
+    starts; Server() keeps the tasks.
+    New: serve(), the life of a coroutine; admit(), its way in; watch(), which tells when a turn
+    begins; complain(), for errors that nobody awaits.
+    Gone: next_line(), end() and turn(), for which readline() stands; try_send() and
+    set_interest(), which a transport does by itself; stop().
 Cost per message: 2 epoll_wait + 1 recvfrom + (N-1) sendto, with N clients in the room; the
     second epoll_wait, without a wait, is the turn of the loop in which the coroutine runs.
 Cost of an idle client: no wakeup, no turn made longer; a task, a transport, a reader, a writer.
