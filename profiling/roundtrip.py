@@ -3,6 +3,7 @@
     python profiling/roundtrip.py v3
     python profiling/roundtrip.py v4 --clients 5 --markdown
     python profiling/roundtrip.py --cmd "python my_server.py --port {port}"
+    python profiling/roundtrip.py --output profiling/results    # rounds.json, for the pages
 
 The round begins with the wait that a message ends and goes on to the next wait. Each call stands
 with its arguments and its result, the line of source that made it, and what it is for. Where the
@@ -12,6 +13,9 @@ is handed to. uvloop's calls are made by libuv, which has no lines that Python k
 How the line is known: the server runs a second time under marks.py, which says at every step where
 it is, in the same trace and the same thread as the calls. What it says must agree: recvfrom under a
 recv(), and the same calls in the same order as without the marks. If not, nothing is shown.
+
+--output takes several servers, by default all of ours that are one model each, and keeps of each
+round what every run has in common, as rounds.py says: the same sources give the same rounds.
 
 Exit status: 0; 1: one line on stderr says what is missing or does not agree; 2: bad arguments.
 """
@@ -27,7 +31,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +40,7 @@ if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # until run(): nothing has begun yet
 sys.path[:1] = [str(FOLDER.parent), str(FOLDER)]  # benchmarks is in the first
 
+import rounds  # noqa: E402
 from benchmarks.compare import missing  # noqa: E402
 from benchmarks.drive import DeliveryError  # noqa: E402
 from benchmarks.environment import environment, sentence  # noqa: E402
@@ -44,16 +49,20 @@ from benchmarks.strace import READS, SENDS, WAITS, Call, whole_calls  # noqa: E4
 from tracing import (  # noqa: E402
     APART,
     NAMES,
-    RESTLESS,
     WARM_UP,
     LockStep,
     Trace,
     TracingError,
     failure,
     marker,
+    output_folder,
     quiet,
     run,
+    strace_version,
 )
+
+MODELS = ("v1", "v2", "v3", "v4", "selectors", "epoll", "epoll-et", "uvloop")
+"""What --output measures."""
 
 MADE_BY = {
     "select": ("select",),
@@ -234,7 +243,14 @@ def shown(call: Call) -> str:
     return f"{call.name}({_DECODED.sub('', call.text)}"
 
 
-def lines(name: str, step: Step) -> list[tuple[str, str]]:
+def file_of(place: Sequence[Any]) -> str:
+    """As at(), but without the line where the file is not one of ours."""
+    return at(place) if not os.path.isabs(place[0]) else at(place).rpartition(":")[0]
+
+
+def lines(
+    name: str, step: Step, named: Callable[[Sequence[Any]], str] = at
+) -> list[tuple[str, str]]:
     """(file:line or what stands for it, the source text), innermost first."""
     mark = step.mark
     if not mark:
@@ -243,17 +259,17 @@ def lines(name: str, step: Step) -> list[tuple[str, str]]:
     if compiled(step):
         library = "libuv" if "uvloop" in name else "a loop in C"
         if innermost == ours and step.call.kind in SENDS:
-            return [(f"{library}, for {at(ours)}", source(ours))]
+            return [(f"{library}, for {named(ours)}", source(ours))]
         found = [(library, "")]
     else:
-        found = [(at(innermost), source(innermost))]
+        found = [(named(innermost), source(innermost))]
     if innermost == ours and not compiled(step):
         return found
     for_whom = None if compiled(step) else ours
     if step.call.kind in READS and (compiled(step) or (ours and _LOOP.search(source(ours)))):
         for_whom = step.handed  # beneath is the loop only, which nobody's line has called
     if for_whom:
-        found.append((f"for {at(for_whom)}", source(for_whom)))
+        found.append((f"for {named(for_whom)}", source(for_whom)))
     return found
 
 
@@ -312,16 +328,30 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=(__doc__ or "").partition("\n")[0], allow_abbrev=False
     )
-    parser.add_argument("name", nargs="?", metavar="NAME", help=", ".join(NAMES))
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"{', '.join(NAMES)}; several with --output only"
+    )
     parser.add_argument("--cmd", metavar="COMMAND", help="another server; {port} is its port")
     parser.add_argument("--clients", type=int, default=3, metavar="N", help="default: 3")
-    parser.add_argument("--markdown", action="store_true", help="a table, with its environment")
-    parser.add_argument("--json", action="store_true", help="all that is known of each call")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--markdown", action="store_true", help="a table, with its environment")
+    form.add_argument("--json", action="store_true", help="all that is known of each call")
+    form.add_argument(
+        "--output",
+        type=Path,
+        metavar="DIR",
+        help=f"write DIR/rounds.json, of these servers; default: {', '.join(MODELS)}",
+    )
     args = parser.parse_args(argv)
-    if bool(args.name) == bool(args.cmd):
-        parser.error("one server: a NAME, or --cmd COMMAND")
-    if args.name and args.name not in NAMES:
-        parser.error(f"{args.name!r} is none of {', '.join(NAMES)}")
+    if args.output:
+        if args.cmd:
+            parser.error("argument --output: not with --cmd, only by NAME")
+        args.names = args.names or list(MODELS)
+    elif len(args.names) + bool(args.cmd) != 1:
+        parser.error("one server: a NAME, or --cmd COMMAND; several with --output only")
+    for name in args.names:
+        if name not in NAMES:
+            parser.error(f"{name!r} is none of {', '.join(NAMES)}")
     if args.cmd and "{port}" not in args.cmd:
         parser.error(f"argument --cmd: {args.cmd!r} has no {{port}}")
     if args.clients < 2:
@@ -329,31 +359,69 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return args
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    args = parse(argv)
-    name = args.cmd or args.name
-    for reason in missing([name]).values():
-        raise TracingError(f"{name}: {reason}")
-    steps, ports = traced(name, args.clients, marked=True)
+def one_round(name: str, clients: int) -> tuple[list[Step], list[str], dict[str, int]]:
+    """The calls of a round, what each is for, and the number of the client behind each port.
+    TracingError: the marks do not agree with them."""
+    steps, ports = traced(name, clients, marked=True)
     if any(step.mark for step in steps):
-        check(name, traced(name, args.clients, marked=False)[0], steps)
-    elif name in RESTLESS or not args.cmd:
+        check(name, traced(name, clients, marked=False)[0], steps)
+    elif name in NAMES:
         print(f"roundtrip: {name} is no Python program: no source lines", file=sys.stderr)
     sockets = {
         fd: port for step in steps for fd, port in _SOCKET.findall(step.call.name + step.call.text)
     }
-    why = [purpose(step, ports, sockets) for step in steps]
+    return steps, [purpose(step, ports, sockets) for step in steps], ports
+
+
+def recorded(name: str, clients: int) -> list[rounds.Row]:
+    """What rounds.json has of a server."""
+    steps, why, ports = one_round(name, clients)
+    rows = (
+        {
+            "call": step.call.kind,
+            "text": shown(step.call),
+            "lines": [list(line) for line in lines(name, step, file_of)],
+            "why": reason,
+        }
+        for step, reason in zip(steps, why)
+    )
+    return rounds.steady(rows, ports)
+
+
+def command(args: argparse.Namespace) -> list[str]:
+    """What makes rounds.json again, without the paths of this machine."""
+    folder = args.output.resolve()
+    shown_folder = folder.relative_to(ROOT) if folder.is_relative_to(ROOT) else folder.name
+    words = ["python", "profiling/roundtrip.py"]
+    words += args.names if args.names != list(MODELS) else []
+    words += ["--clients", str(args.clients)] if args.clients != 3 else []
+    return [*words, "--output", str(shown_folder)]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parse(argv)
+    names = args.names or [args.cmd]
+    for name, reason in missing(names).items():
+        raise TracingError(f"{name}: {reason}")
+    if args.output:
+        with output_folder(args.output) as write:
+            found = {
+                "environment": environment(command(args)) | {"strace": strace_version()},
+                "clients": args.clients,
+                "servers": {name: recorded(name, args.clients) for name in names},
+            }
+            write("rounds.json", json.dumps(found, indent=1, ensure_ascii=False) + "\n")
+        return 0
+    steps, why, _ = one_round(names[0], args.clients)
     if args.json:
         print(json.dumps([{**s.as_json(), "why": w} for s, w in zip(steps, why)], indent=1))
     elif args.markdown:
-        words = ["--cmd", args.cmd] if args.cmd else [args.name]
+        words = ["--cmd", args.cmd] if args.cmd else names
         words += ["--clients", str(args.clients), "--markdown"]
-        print(
-            markdown(name, args.clients, steps, why, ["python", "profiling/roundtrip.py", *words]),
-            end="",
-        )
+        made_by = ["python", "profiling/roundtrip.py", *words]
+        print(markdown(names[0], args.clients, steps, why, made_by), end="")
     else:
-        print(text_of(name, args.clients, steps, why), end="")
+        print(text_of(names[0], args.clients, steps, why), end="")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""What is written: the stages' copies, the README's commands, the shape of the tree."""
+"""What is written: the stages' copies, the contract's constants, the shape of the tree."""
 
 from __future__ import annotations
 
@@ -99,39 +99,6 @@ def test_servers_import_only_the_standard_library(path: Path) -> None:
             assert node.level == 0
             assert node.module
             assert node.module.split(".")[0] in sys.stdlib_module_names | allowed
-
-
-def commands(path: Path) -> list[str]:
-    """The lines of the `sh` blocks of a Markdown file."""
-    blocks = re.findall(r"```sh\n(.*?)```", path.read_text(), re.DOTALL)
-    return [line for block in blocks for line in block.splitlines()]
-
-
-def test_commands_of_the_readme(pytestconfig: pytest.Config) -> None:
-    """They name files that exist, and the one that tests is what .ci/run calls."""
-    readme = ROOT / "README.md"
-    found = commands(readme)
-    assert found[0] == "python3 stages/v4/server.py"
-    assert found[1].startswith("python3 -m venv .venv && ")
-    assert f"\n{found[1]}\n" in (ROOT / ".ci" / "run").read_text()
-    folders = "stages|tests|benchmarks|lowlevel|profiling"
-    for path in re.findall(rf"(?:{folders})/[\w./-]*", readme.read_text()):
-        assert (ROOT / path).exists(), path
-    conftest, script = (ROOT / path for path in ("tests/conftest.py", ".ci/run"))
-    for option in re.findall(r"pytest (--[\w-]+)", "\n".join(found)):
-        if option.startswith("--benchmark"):
-            pytestconfig.getoption(option[2:].replace("-", "_"))  # ValueError: there is none
-        else:
-            assert f'"{option}"' in conftest.read_text()
-            assert f"pytest {option} " in script.read_text(), "a command that nobody runs"
-    tools = re.findall(r"python ((?:benchmarks|profiling)/\w+\.py)(.*)", "\n".join(found))
-    for tool in sorted({tool for tool, _ in tools}):
-        command = [sys.executable, str(ROOT / tool), "--help"]
-        explained = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-        for option in re.findall(
-            r" (--[\w-]+)", " ".join(rest for name, rest in tools if name == tool)
-        ):
-            assert re.search(rf"{option}\b", explained), f"{tool} has no {option}"
 
 
 def test_the_contract_has_the_constants_of_the_code() -> None:

@@ -7,7 +7,7 @@ Changed since v1: the threads are gone, and with them the locks. What a thread k
     Changed: Server() and say() have no lock; accept() ends when nobody waits; receive() is one
     turn and never blocks; handle() and disconnect() take a Client; run() is the event loop; in
     stop() a signal only sets a flag; main() makes the listener non-blocking.
-    New: Client(), the state of a connection between two events; turn().
+    New: Client(), the state of a connection between events; turn().
     Gone: check_memory().
 Cost per message: 1 select + 1 recvfrom + 1 write (the log), whatever N.
 Cost of an idle client: no wakeup; a Client object, and its share of the set that every
