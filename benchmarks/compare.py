@@ -1,6 +1,6 @@
 """Compare our broadcasting servers with each other and with what people would pick instead.
 
-Of v1 and v2, which tell nobody, an idle client's memory is measured and nothing else.
+Of v1 and v2, which tell nobody, only what an idle client costs is measured.
 
     python benchmarks/compare.py                # all that is installed; under 20 minutes
     python benchmarks/compare.py --quick        # one round of everything; under 3 minutes
@@ -37,6 +37,7 @@ from benchmarks import tables  # noqa: E402
 from benchmarks.environment import environment  # noqa: E402
 from benchmarks.harness import (  # noqa: E402
     BROADCASTING,
+    SERVERS,
     SILENT,
     descriptor_limit_raised,
     pinned,
@@ -44,6 +45,7 @@ from benchmarks.harness import (  # noqa: E402
 )
 from benchmarks.peers.roster import C_COMPILERS, PEERS, PeerError  # noqa: E402
 from benchmarks.samples import (  # noqa: E402
+    BESIDE,
     IN_FLIGHT,
     MESSAGE,
     WAITS,
@@ -55,6 +57,7 @@ from benchmarks.samples import (  # noqa: E402
     one_line,
     readiness,
     senders,
+    turn,
 )
 
 NAMES = (*SILENT, *BROADCASTING, *PEERS)
@@ -126,11 +129,13 @@ def measure_all(args: argparse.Namespace) -> Results:
             else f"the server runs on CPU {cpu}, the load on CPU {load}",
             "descriptors": list(DESCRIPTORS),
             "readiness_limits": {},
+            "beside": list(BESIDE),
         },
         "samples": [],
         "problems": [],
         "memory": [],
         "readiness": [],
+        "turns": [],
     }
 
     def attempt(server: str, workload: str, make: Callable[[], Sample]) -> Sample | None:
@@ -144,7 +149,9 @@ def measure_all(args: argparse.Namespace) -> Results:
             results["problems"].append({**problem, "reason": error.reason})
             return None
 
-    total = args.rounds * (len(servers) * len(workloads) + 1) + len([*silent, *servers])
+    ours = [name for name in [*silent, *servers] if name in SERVERS and "--flush" not in name]
+    per_round = len(servers) * len(workloads) + 1 + len(ours) * len(BESIDE)
+    total = args.rounds * per_round + len([*silent, *servers])
     with descriptor_limit_raised(), pinned(load), progress(total) as show:
         for number in range(args.rounds):
             order = servers[number % len(servers) :] + servers[: number % len(servers)]
@@ -161,6 +168,17 @@ def measure_all(args: argparse.Namespace) -> Results:
                         results["samples"].append({"server": server, **about, **sample})
             show(f"round {number + 1} of {args.rounds}, readiness", "")
             measure_readiness(results, number + 1)
+            for idle in BESIDE:
+                for server in ours:
+                    show(f"round {number + 1} of {args.rounds}, a turn beside {idle}", server)
+                    sample = attempt(
+                        server,
+                        f"a turn beside {idle}",
+                        lambda: turn(server, idle, cpu),  # noqa: B023
+                    )
+                    if sample:
+                        about = {"server": server, "round": number + 1, "idle": idle}
+                        results["turns"].append({**about, **sample})
         for server in [*silent, *servers]:
             show("memory", server)
             sample = attempt(server, "memory", lambda: memory(server, cpu))  # noqa: B023

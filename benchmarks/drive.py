@@ -1,4 +1,4 @@
-"""Drive a room from outside: in lock-step, in a closed-loop flood, in an open loop at a rate.
+"""Drive a server from outside: a room in lock-step or in a closed-loop flood, or turn by turn.
 
 All clients live in one thread of this process, and every delivery is checked: its sender, its
 order, that it comes once, and that nobody hears itself. A benchmark whose server loses, doubles
@@ -13,14 +13,17 @@ and padding.
 
 from __future__ import annotations
 
+import fcntl
 import select
 import socket
+import struct
+import termios
 import time
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
 
-from benchmarks.harness import DEADLINE
+from benchmarks.harness import DEADLINE, Server, ServerError
 
 RECEIVE_SIZE = 1 << 18
 CONNECTS = 200
@@ -223,3 +226,59 @@ class Crowd:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+
+class Trickle:
+    """One client that sends bytes without a newline, each of which is read in a turn of its own,
+    beside idle clients: nobody is told anything, so what is left is the turn itself.
+
+    ServerError: pidfd_getfd(2), which shows that a byte has been read, is not to be had.
+    """
+
+    def __init__(self, server: Server, idle: int):
+        self._name = server.name
+        self._socks: list[socket.socket] = []
+        try:
+            for _ in range(idle + 1):
+                self._socks.append(socket.create_connection(server.address, DEADLINE))
+            self._sock = self._socks[-1]
+            self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            server.wait_until_at_rest()
+            theirs = server.end_of(self._sock)
+            if theirs is None:
+                raise ServerError("pidfd_getfd(2) is needed to see when a byte is read: Linux 5.6")
+            self._theirs = theirs
+            self._socks.append(theirs)
+        except BaseException:
+            self.close()
+            raise
+
+    def run(self, turns: int) -> None:
+        for _ in range(turns):
+            self._sock.send(b"x")
+            deadline = time.monotonic() + DEADLINE
+            while unread(self._theirs):
+                if time.monotonic() > deadline:
+                    raise DeliveryError(f"{self._name} does not read")
+
+    def close(self) -> None:
+        for sock in self._socks:
+            sock.close()
+
+    def __enter__(self) -> Trickle:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def unread(sock: socket.socket) -> int:
+    """Bytes in its receive buffer, FIONREAD of tcp(7)."""
+    answer = fcntl.ioctl(sock.fileno(), termios.FIONREAD, struct.pack("i", 0))
+    count: int = struct.unpack("i", answer)[0]
+    return count

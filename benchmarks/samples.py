@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from benchmarks.drive import Crowd, DeliveryError
+from benchmarks.drive import Crowd, DeliveryError, Trickle
 from benchmarks.harness import BROADCASTING, ROOT, SILENT, Server, ServerError, has_ended
 from benchmarks.peers.roster import PeerError
 
@@ -27,6 +27,9 @@ IN_FLIGHT = 4
 MESSAGE = 32  # bytes
 IDLE_CLIENTS = (2000, 900)
 """To see the memory of a connection; the second for servers that cannot hold the first."""
+BESIDE = (10, 100, 900)
+"""Idle clients beside which a turn is measured; the last is below the limit of select(2)."""
+TURNS = 2000
 DESCRIPTORS = (10, 100, 1000, 10000)
 READINESS_SECONDS = 0.02
 FD_SETSIZE = 1024  # select(2)
@@ -180,6 +183,15 @@ def memory(name: str, cpu: int | None) -> Sample:
             if error.kind == "failed" or clients == IDLE_CLIENTS[-1]:
                 raise
     raise AssertionError("IDLE_CLIENTS is empty")
+
+
+def turn(name: str, idle: int, cpu: int | None) -> Sample:
+    """CPU time of turns in which nobody is told anything, beside so many idle clients."""
+    with running(name, idle, cpu) as server, Trickle(server, idle) as trickle:
+        trickle.run(TURNS // 10)
+        before = server.cpu_seconds()
+        trickle.run(TURNS)
+        return {"turns": TURNS, "cpu_seconds": round(server.cpu_seconds() - before, 6)}
 
 
 def wait_with_select(fds: list[int]) -> Callable[[], object]:

@@ -103,6 +103,11 @@ def derived(results: Results) -> dict[str, Any]:
         of_kind = readiness.setdefault(sample["kind"], {})
         costs = of_kind.setdefault(str(sample["descriptors"]), [])
         costs.append(sample["cpu_seconds"] / sample["calls"] * 1e6)
+    turns: dict[str, dict[str, list[float]]] = {}
+    for sample in results.get("turns", []):
+        of_server = turns.setdefault(sample["server"], {})
+        costs = of_server.setdefault(str(sample["idle"]), [])
+        costs.append(sample["cpu_seconds"] / sample["turns"] * 1e6)
     return {
         "cpu_us": figure(lambda s: s["cpu_seconds"] / s["deliveries"] * 1e6),
         **{f"to_{reference}": figure(ratio(reference)) for reference in REFERENCES},
@@ -121,6 +126,10 @@ def derived(results: Results) -> dict[str, Any]:
         "readiness_us": {
             kind: {count: spread(costs) for count, costs in counts.items()}
             for kind, counts in readiness.items()
+        },
+        "turn_us": {
+            server: {idle: spread(costs) for idle, costs in of_server.items()}
+            for server, of_server in turns.items()
         },
     }
 
@@ -213,6 +222,13 @@ def markdown(results: Results) -> str:
         _picture("readiness.svg"),
         _readiness(parameters, found),
     ]
+    if found["turn_us"]:
+        text += [
+            "## CPU time of a turn, µs",
+            "A client sends a byte that ends no line, and the server reads it and waits again; "
+            "nobody is told anything. K other clients are idle.",
+            _turns(results, found, notes),
+        ]
     if notes:
         text.append("\n".join(f"[{n}] {note}" for n, note in enumerate(notes, 1)))
     return "\n\n".join(text) + "\n"
@@ -287,6 +303,19 @@ def _readiness(parameters: Mapping[str, Any], found: Mapping[str, Any]) -> str:
                 ),
             ]
         )
+    return _table(rows)
+
+
+def _turns(results: Results, found: Mapping[str, Any], notes: list[str]) -> str:
+    parameters = results["parameters"]
+    rows = [["server", *(f"K = {idle}" for idle in parameters["beside"])]]
+    for server, costs in found["turn_us"].items():
+        row = [f"`{server}`"]
+        for idle in parameters["beside"]:
+            cost = costs.get(str(idle))
+            why_not = _why_not(results, server, f"a turn beside {idle}", notes)
+            row.append(cell(cost, parameters["rounds"]) if cost else why_not)
+        rows.append(row)
     return _table(rows)
 
 

@@ -7,13 +7,9 @@ beside K idle clients: nobody is told anything, so what is left is the turn itse
 
 from __future__ import annotations
 
-import fcntl
 import shutil
 import socket
 import statistics
-import struct
-import termios
-import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -21,8 +17,8 @@ from typing import Any
 import pytest
 
 from benchmarks.conftest import StartServer, server_clock
-from benchmarks.drive import Crowd
-from benchmarks.harness import BROADCASTING, DEADLINE, SERVERS, Server
+from benchmarks.drive import Crowd, Trickle
+from benchmarks.harness import BROADCASTING, DEADLINE, SERVERS, Server, ServerError
 from benchmarks.strace import calls_between
 
 ROUNDS = 20
@@ -108,33 +104,10 @@ def test_ingest(benchmark: Any, start: StartServer, name: str) -> None:
 def test_trickle(benchmark: Any, start: StartServer, name: str, idle: int) -> None:
     """TRICKLE bytes, each read in a turn of its own: select()'s turn grows with the idle ones."""
     benchmark.group = f"trickle: {TRICKLE} bytes beside {idle} idle"
-    server = start(name, "--quiet")
-    idlers = [socket.create_connection(server.address, DEADLINE) for _ in range(idle)]
     try:
-        with socket.create_connection(server.address, DEADLINE) as sock:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            server.wait_until_at_rest()
-            theirs = server.end_of(sock)
-            if theirs is None:
-                pytest.skip("pidfd_getfd(2) is needed to see when a byte is read: Linux 5.6")
-            with theirs:
-
-                def trickle() -> None:
-                    for _ in range(TRICKLE):
-                        sock.send(b"x")
-                        deadline = time.monotonic() + DEADLINE
-                        while unread(theirs):
-                            assert time.monotonic() < deadline, f"{name} does not read"
-
-                benchmark.pedantic(trickle, rounds=8, warmup_rounds=1, iterations=1)
-    finally:
-        for idler in idlers:
-            idler.close()
+        trickle = Trickle(start(name, "--quiet"), idle)
+    except ServerError as error:
+        pytest.skip(str(error))
+    with trickle:
+        benchmark.pedantic(trickle.run, args=(TRICKLE,), rounds=8, warmup_rounds=1, iterations=1)
     benchmark.extra_info["microseconds per turn"] = benchmark.stats["median"] / TRICKLE * 1e6
-
-
-def unread(sock: socket.socket) -> int:
-    """Bytes in its receive buffer, FIONREAD of tcp(7)."""
-    answer = fcntl.ioctl(sock.fileno(), termios.FIONREAD, struct.pack("i", 0))
-    count: int = struct.unpack("i", answer)[0]
-    return count

@@ -2,7 +2,7 @@
 
     python -m lowlevel {selectors,epoll,epoll-et,uvloop}
 
-What asyncio hides in v4, in files that each have one job, in the order in which to read them:
+What asyncio hides in v4, in files that each have one job:
 
     protocol            bytes in, lines out; no socket
     room                who is in it and who is told what, in one send for each turn

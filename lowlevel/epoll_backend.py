@@ -22,13 +22,13 @@ Edge-triggered, EPOLLET. An entry is put on the list only when something happens
     bytes arrive, send buffer is freed, the peer ends. That is an edge; not a change from "not
     readable" to "readable": bytes that join unread ones make one, too. Reported once, it is
     forgotten, whether or not anything was read. So whoever is told must read until nothing is
-    left, that is until EAGAIN, or remember that he has not. A read shorter than it was asked to
+    left, that is until EAGAIN, or remember that it was not. A read shorter than it was asked to
     be has also found the bottom, and what comes later makes an edge of its own: one call is
     saved. There are two exceptions, and a bit in the event for each. The end may have come
     together with the bytes: bytes and FIN that are there before the wait are one event, the short
     read takes the bytes, and the EOF behind them is never told of again. That client would stay
     for ever. EPOLLRDHUP says so. And a read stops at urgent data, tcp(7), which telnet sends for
-    Ctrl-C, whatever there is behind it. EPOLLPRI says so.
+    `send synch`, whatever there is behind it. EPOLLPRI says so.
 
 EPOLLRDHUP, EPOLLHUP, EPOLLERR. The peer has sent its last; both directions are closed; the
     connection failed. The latter two come unasked. All three say that the end is near, not that
@@ -40,8 +40,9 @@ EPOLL_CTL_MOD looks again. What is ready at that moment is reported, as if it ha
 
 EPOLLONESHOT turns an entry off once it was reported; each event then costs an epoll_ctl() to turn
     it on again. It exists for several threads that wait on one instance and must not be given the
-    same connection. EPOLLEXCLUSIVE wakes one of several instances that watch the same listener,
-    instead of all. Here one thread waits on one instance: there is nobody to keep apart.
+    same connection. EPOLLEXCLUSIVE wakes one or more of several instances that watch the same
+    listener, and not always all. Here one thread waits on one instance: there is nobody to keep
+    apart.
 """
 
 import select

@@ -7,11 +7,11 @@ Flush.TURN      what is said in one turn of the reactor becomes one log, and at 
                 each member gets it in one send, however many lines it has. Nothing waits for a
                 timer: a message that comes alone leaves in the same turn.
 
-A send costs the kernel microseconds, nearly the same for a short line as for many. So where
-more than one message arrives in a turn, the second way is worth more than any change of the event
-loop or of the language. Who said nothing in that turn, and that is nearly everybody, gets the log
-as it is, the same object; who spoke gets it without its own part. A log put together for each
-member would cost more than a loop in C wins.
+A send costs the kernel microseconds, nearly the same for a short line as for many. So where more
+than one message arrives in a turn, the second way is worth more than any change of the event loop
+or of the language. A member who said nothing in that turn, and that is nearly everybody, gets the
+log as it is, the same object; one who spoke gets it without its own part. A log put together for
+each member would cost more than a loop in C wins.
 """
 
 from enum import Enum

@@ -12,8 +12,8 @@ Cost per message: 1 epoll_pwait + 1 read + (N-1) write, with N clients in the ro
     other names because libuv knows a descriptor and not what is behind it.
 Cost of an idle client: no wakeup, no turn made longer; a task, a transport, a reader, a writer,
     and libuv's handle.
-Breaks when: a write to a client that has closed fails, as in v4, but here only what libuv does
-    not take in one read is lost (tests/test_limits.py::test_last_words_in_a_flood).
+Breaks when: no descriptors are left (tests/test_resources.py::test_full_of_descriptors). What v4
+    breaks at is here, too, but libuv reads so much at once that the same test does not see it.
 Next: the reactors in this package, which make one send of all that a turn has brought.
 Try: python3 -m lowlevel uvloop, and in two other terminals: python3 stages/v4/client.py
 """

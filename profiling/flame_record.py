@@ -138,7 +138,7 @@ class Recording:
 
     @property
     def warnings(self) -> list[str]:
-        """What a reader has to know before he believes the picture."""
+        """What a reader has to know before believing the picture."""
         found = []
         if self.server in THREADED:
             found.append(THREADS_TOLD)

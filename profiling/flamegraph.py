@@ -154,13 +154,17 @@ def head(recording: Recording, found: Mapping[str, str], spy: str) -> tuple[str,
     return textwrap.shorten(recording.label, 110, placeholder=" …"), wrapped
 
 
+EARLIER = "Recorded by an earlier run: index.html says when, and on what. The comparison:"
+
+
 def write_diff(args: argparse.Namespace, recorded: Mapping[str, Stacks], staged: Path) -> str:
     """The table, which is written together with the picture."""
     names = [file_name(name) for name in args.diff]
     a, b = (stacks_of(name, args, recorded) for name in names)
     command = sentence(environment(own_command()))
     told = [f"{names[0]}: {sum(a.values()):,} samples, {names[1]}: {sum(b.values()):,} samples"]
-    table = flamediff.markdown(a, b, (names[0], names[1]), [*told, command])
+    when = [] if recorded.keys() >= {*names} else [EARLIER]
+    table = flamediff.markdown(a, b, (names[0], names[1]), [*told, *when, command])
     told += ["As wide as the share in both together. Line numbers are left out."]
     picture = difference(a, b, (names[0], names[1]), told)
     (staged / f"diff-{names[0]}-{names[1]}.svg").write_text(picture, "utf-8")

@@ -83,8 +83,7 @@ SERVERS = {
         "lowlevel/uvloop_server.py",
         "",
         "libuv, in `epoll_pwait()`; v4's coroutines above it",
-        "a write to a client that has closed (lines beyond one read)",
-        "test_last_words_in_a_flood",
+        *DESCRIPTORS,
     ),
 }
 FILES = {name: SERVERS[name].file for name in ("v1", "v2", "v3", "v4", "uvloop")}
@@ -111,10 +110,10 @@ def stage(name: str, gain: str, old: str = "") -> Step:
 
 READING = (
     Step(("README.md",), "what there is, how to run it, and in what the models differ"),
-    Step(("stages/README.md",), "what every server promises, and in which words", how="skim"),
     stage("v1", "framing; what blocks, and what a thread for each client costs; how to stop"),
     stage("v2", "readiness, turns, and where the state of a connection goes", "v1"),
     stage("v3", "partial writes: out-buffer, interest, backpressure, budgets, half-close", "v2"),
+    Step(("stages/README.md",), "what every server promises, in words you know by now", how="skim"),
     stage("v4", "what asyncio does of this by itself, and what it leaves to you", "v3"),
     Step(("lowlevel/README.md",), "of which parts a reactor is made, and the way of a byte"),
     Step(("lowlevel/epoll_backend.py",), "what epoll is; level- and edge-triggered"),
@@ -126,6 +125,7 @@ READING = (
         "the out-buffer and its marks on a reactor; when to stop reading",
     ),
     Step(("lowlevel/acceptor.py",), "newcomers, and what to do when there is no place"),
+    Step(("lowlevel/__main__.py",), "how the parts are put together; the stop"),
     Step(
         ("lowlevel/uvloop_server.py",),
         "what another loop beneath the same code changes",

@@ -123,11 +123,13 @@ class Page:
         return f"[{text}]({self.relative(target)}{f'#L{line}' if line else ''})"
 
     def sources(self, *names: str) -> str:
-        """The foot of a block: what made the results it shows, when, and on what."""
+        """The foot of a block: what made the results it shows, when, and on what. The versions of
+        packages stand in the results themselves."""
         parts = []
         for name in names:
             found = getattr(self.inputs, name)["environment"]
-            parts.append(f"{self.link(Path(SHOWN[name]).name, SHOWN[name])}: {sentence(found)}.")
+            told = "`{command}`, {date}, {cpus} x {cpu}, {kernel}, {python}".format(**found)
+            parts.append(f"{self.link(Path(SHOWN[name]).name, SHOWN[name])}: {told}")
         return f"<sub>{'<br>'.join(parts)}</sub>"
 
 

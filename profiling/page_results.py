@@ -10,21 +10,13 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from benchmarks.harness import BROADCASTING
 from benchmarks.tables import PICTURES, cell, number
 from page_code import SERVERS
 from page_inputs import Page, PageError, code, known, table
 from page_source import line_of
 from rounds import FIRST_PORT
 
-WAITS_IN = {
-    "v2": "select",
-    "v3": "select",
-    "selectors": "selectors",
-    **dict.fromkeys(("v4", "epoll", "epoll-et", "uvloop"), "epoll"),
-}
-"""Whose readiness was measured in comparison.json, by server. v1's threads wait each for itself."""
-NEGLIGIBLE = 0.001
-"""µs for each idle descriptor in a wait; with less, a wait does not depend on them."""
 PER_SEND = "cpu_per_send_us"
 FLOODS = ("flood 10", "flood 100", "flood 1000")
 LOADS = ("lock-step 10", "lock-step 100", "flood 100")
@@ -50,18 +42,18 @@ def calls_per_message(page: Page, server: str) -> str:
     return f"{text} to the log" if server in ("v1", "v2") else text
 
 
-def idle_in_wait(page: Page, server: str) -> str:
-    """The CPU time that an idle client adds: the slope of a wait between the fewest and the most
-    idle descriptors that were measured."""
-    if server not in WAITS_IN:
-        return "no wait is shared"
-    found = page.inputs.comparison["derived"]["readiness_us"].get(WAITS_IN[server], {})
+def idle_in_turn(page: Page, server: str) -> str:
+    """The CPU time that an idle client adds to each turn: the slope between the fewest and the
+    most that were measured, if what was measured beside these and beside those does not overlap."""
+    found = page.inputs.comparison["derived"]["turn_us"].get(server, {})
     counts = sorted(map(int, found))
     if len(counts) < 2:
         return "-"
-    low, high = (found[str(count)]["median"] for count in (counts[0], counts[-1]))
-    slope = (high - low) / (counts[-1] - counts[0])
-    return f"{number(slope)} µs in each wait" if slope >= NEGLIGIBLE else "nothing in a wait"
+    low, high = (found[str(count)] for count in (counts[0], counts[-1]))
+    if low["max"] >= high["min"]:
+        return "nothing of a turn"
+    slope = (high["median"] - low["median"]) / (counts[-1] - counts[0])
+    return f"{number(slope)} µs of each turn"
 
 
 def memory(page: Page, server: str) -> str:
@@ -95,14 +87,14 @@ def servers(page: Page) -> str:
                 f"{page.link(name, about.file)} {about.model}".strip(),
                 about.waits,
                 calls_per_message(page, name),
-                f"{memory(page, name)}; {idle_in_wait(page, name)}",
+                f"{memory(page, name)}; {idle_in_turn(page, name)}",
                 page.link(about.limit, about.tests, line_of(page.inputs, about.tests, about.test)),
             )
         )
     note = (
-        "A call that the C library may make under another name counts under one: `select` for "
-        "pselect6(2), `epoll_wait` for epoll_pwait(2). An idle client costs resident memory of the "
-        "server, the kernel's apart, and CPU time in each wait for the others."
+        "From v3 on the calls are counted with `--quiet`: else the log costs one `write` more. "
+        "uvloop's `epoll_wait` is epoll_pwait(2). An idle client costs memory, the server's "
+        "without the kernel's, and what it adds to the CPU time of each turn."
     )
     return f"{table(rows)}\n\n{note}\n\n{page.sources('syscalls', 'comparison')}"
 
@@ -110,22 +102,19 @@ def servers(page: Page) -> str:
 def picture(page: Page) -> str:
     """The chart, what it was measured on, and its figures for a few of the servers."""
     name = "cpu-per-delivery.svg"
-    rows = [["server", *FLOODS, "messages per send"]]
+    rows = [["server", *(f"{flood}, µs" for flood in FLOODS), "messages per send"]]
     for server in PICTURED:
-        costs = []
-        for workload in FLOODS:
-            cost, to_c = (figure(page, of, workload, server) for of in ("cpu_us", "to_c"))
-            over = f" ({number(to_c['median'])} x `c`)" if to_c and server != "c" else ""
-            costs.append(f"{number(cost['median'])} µs{over}" if cost else "-")
-        if set(costs) != {"-"}:
-            rows.append([f"`{server}`", *costs, medians(page, "messages_per_send", server)])
+        costs = [figure(page, "cpu_us", workload, server) for workload in FLOODS]
+        if any(costs):
+            cells = [number(one["median"]) if one else "-" for one in costs]
+            rows.append([f"`{server}`", *cells, medians(page, "messages_per_send", server)])
     return "\n\n".join(
         [
             f"!{page.link(PICTURES[name], f'benchmarks/results/{name}')}",
-            page.sources("comparison"),
             table(rows, numbers=True),
-            "CPU time of the server per delivery, and how many times that of `c` it is; messages "
-            "per send with 10, 100 and 1000 clients. Medians.",
+            "CPU time of the server per delivery; messages per send with 10, 100 and 1000 clients. "
+            f"Medians of {page.inputs.comparison['parameters']['rounds']} rounds.",
+            page.sources("comparison"),
         ]
     )
 
@@ -145,8 +134,14 @@ def cost(page: Page, server: str, previous: str = "") -> str:
         cells = [spread(page, "cpu_us", workload, name) for name in names]
         if set(cells) != {"-"}:
             add(f"CPU time per delivery, {workload}, µs", cells)
+    turns = page.inputs.comparison["derived"]["turn_us"]
+    rounds = page.inputs.comparison["parameters"]["rounds"]
+    for idle in page.inputs.comparison["parameters"].get("beside", []):
+        found = [turns.get(name, {}).get(str(idle)) for name in names]
+        cells = [cell(dict(one), rounds) if one else "-" for one in found]
+        add(f"CPU time of a turn beside {idle} idle clients, µs", cells)
     add("an idle client, resident memory", [memory(page, name) for name in names])
-    add("an idle client, CPU time", [idle_in_wait(page, name) for name in names])
+    add("an idle client, CPU time", [idle_in_turn(page, name) for name in names])
     return f"{table(rows)}\n\n{page.sources('syscalls', 'comparison')}"
 
 
@@ -214,6 +209,8 @@ def round_of(page: Page, server: str) -> str:
         raise PageError(f"there is no call of {server} in the results")
     note = f"One message among {found['clients']} clients. {FIRST_PORT + 1} stands for the port of "
     note += "client 1, whatever it was."
+    if server in BROADCASTING:
+        note += " The server was `--quiet`: else there is one `write` more, the log."
     return f"{table(rows)}\n\n{note}\n\n{page.sources('rounds')}"
 
 

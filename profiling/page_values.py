@@ -3,6 +3,7 @@
 FIGURE/WORKLOAD/SERVER    cpu_us/flood 100/epoll         a median of comparison.json, in its unit
 memory_kib/SERVER         memory_kib/v4                  resident memory of an idle client
 readiness_us/KIND/K       readiness_us/select/1000       one wait beside K idle descriptors
+turn_us/SERVER/K          turn_us/v2/900                 a turn beside K idle clients
 ratio QUANTITY QUANTITY   ratio cpu_us/flood 100/v4 cpu_us/flood 100/c      of any two of these
 calls/SERVER/N            calls/v4/10                    all system calls for a message, N clients
 rounds/comparison                                        how many rounds the medians are of
@@ -29,7 +30,7 @@ FIGURES = {
     "cpu_per_send_us": " µs",
 }
 """The derived figures of comparison.json that are by workload and server, and their units."""
-_NAMES = "|".join((*FIGURES, "memory_kib", "readiness_us"))
+_NAMES = "|".join((*FIGURES, "memory_kib", "readiness_us", "turn_us"))
 _RATIO = re.compile(rf"ratio ((?:{_NAMES})/.+) ((?:{_NAMES})/.+)")
 
 
@@ -59,7 +60,7 @@ def quantity(inputs: Inputs, expression: str) -> tuple[float, str]:
         return float(at(derived[name], expression, *keys)["median"]), FIGURES[name]
     if name == "memory_kib" and len(keys) == 1:
         return float(at(derived[name], expression, *keys)), " KiB"
-    if name == "readiness_us" and len(keys) == 2:
+    if name in ("readiness_us", "turn_us") and len(keys) == 2:
         return float(at(derived[name], expression, *keys)["median"]), " µs"
     raise PageError(f"value: not an expression: {expression!r}")
 

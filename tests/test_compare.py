@@ -185,7 +185,9 @@ def small(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     """compare.py with little work in each sample, as `small("epoll,c", folder)`."""
     monkeypatch.setattr(compare, "CPU_SECONDS", 0.01)
     monkeypatch.setattr(compare, "DESCRIPTORS", (10,))
+    monkeypatch.setattr(compare, "BESIDE", (3,))
     monkeypatch.setattr(samples, "IDLE_CLIENTS", (20,))
+    monkeypatch.setattr(samples, "TURNS", 30)
 
     def run(servers: str, folder: Path) -> int:
         options = ["--clients", "5", "--rounds", "1", "--output", str(folder)]
@@ -212,6 +214,11 @@ def test_compare_small_run(small: Callable[..., int], tmp_path: Path) -> None:
     }
     assert [measured["server"] for measured in found["memory"]] == names
     assert {sample["kind"] for sample in found["readiness"]} == set(samples.WAITS)
+    assert [(turn["server"], turn["idle"], turn["turns"]) for turn in found["turns"]] == [
+        (name, 3, 30) for name in ("v4", "epoll")
+    ]
+    assert set(found["derived"]["turn_us"]) == {"v4", "epoll"}
+    assert "| `epoll` | " in (tmp_path / "first" / "comparison.md").read_text("utf-8")
     assert str(tmp_path) not in (tmp_path / "first" / "comparison.json").read_text("utf-8")
     for sample in found["samples"]:
         assert sample["deliveries"] > 0 and sample["segments"] > 0

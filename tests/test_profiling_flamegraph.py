@@ -156,6 +156,7 @@ def test_flamegraph_diff_of_an_earlier_run(results: Path) -> None:
     again = run("--diff", "v3", "epoll", "--output", str(results))
     assert again.returncode == 0, again.stderr
     assert (results / "diff-v3-epoll.svg").read_text("utf-8") == picture
+    assert "Recorded by an earlier run" in again.stdout and "Recorded" not in table
     rows = [line for line in table.splitlines() if line.startswith("| `")]
     assert rows == [line for line in again.stdout.splitlines() if line.startswith("| `")]
     assert any("Room._tell" in row or "`_tell" in row for row in rows)

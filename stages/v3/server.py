@@ -3,7 +3,7 @@
 
 Who waits, for what: one thread, in select(), for the first of: a newcomer, a line, room in a
     send buffer, a signal.
-Changed since v2: who speaks is heard, and nobody waits for who does not listen.
+Changed since v2: clients hear each other, and nobody waits for one that does not read.
     Changed: Client() has an out-buffer, Server() the sets for it; receive() counts the sends it
     causes, and may stop before all lines are handled; handle() broadcasts; turn() asks about
     writability, too, and comes back to those lines; disconnect() forgets them.
