@@ -177,9 +177,9 @@ def reading(page: Page) -> str:
     rows.append(("", "all of it", "", "", str(total)))
     note = (
         f"Minutes: {WORDS_A_MINUTE} words of prose and comments ({SKIMMED_A_MINUTE} where you "
-        f"skim) or {LINES_A_MINUTE} new lines of code in one, rounded up. New are the functions "
-        "that do not stand in the stage before, and those that stand there otherwise. In the "
-        "pages, commands, pictures and generated blocks are not counted."
+        f"skim) or {LINES_A_MINUTE} new lines of code in one, rounded up, without the commands. "
+        "A function is new if it is absent from the stage before or differs there. In the pages, "
+        "pictures and generated blocks are not counted."
     )
     return f"{table(rows)}\n\n{note}"
 
