@@ -29,5 +29,5 @@ WRITABLE, and `Connection._flush` sends it when there is space.
 
 Nothing here waits but `Backend.wait`. For a message that comes alone in a room of N that is
 1 epoll_wait + 1 recvfrom + (N-1) sendto, whatever the back end; a turn in which M messages come
-costs M recvfrom at most, and still one sendto for each member.
+costs M recvfrom at most, and one sendto for each member while they are less than LOG_SIZE.
 """

@@ -81,7 +81,7 @@ def run(name: str, listener: socket.socket, limit: int, quiet: bool, flush: Flus
     def stop(signum: int, frame: Any) -> None:
         reactor.stop()
 
-    # A signal that comes just before the wait would not interrupt it; the byte is there anyway.
+    # By itself no signal ends a wait, PEP 475; the byte does.
     signal.set_wakeup_fd(reactor.wakeup_fd(), warn_on_full_buffer=False)
     for signum in STOP_SIGNALS:
         signal.signal(signum, stop)

@@ -31,7 +31,7 @@ Edge-triggered, EPOLLET. An entry is put on the list only when something happens
     `send synch`, whatever there is behind it. EPOLLPRI says so.
 
 EPOLLRDHUP, EPOLLHUP, EPOLLERR. The peer has sent its last; both directions are closed; the
-    connection failed. The latter two come unasked. All three say that the end is near, not that
+    connection failed. The last two come unasked. All three say that the end is near, not that
     it is here: what the peer sent before must still be read, and comes first.
 
 EPOLL_CTL_MOD looks again. What is ready at that moment is reported, as if it had just happened:

@@ -70,8 +70,8 @@ class Timer:
 
 class Wakeup:
     """The self-pipe: a byte written to it ends a wait that has begun, and the next one if none
-    has. Another thread writes it in Reactor.wakeup(), a signal by set_wakeup_fd(): a signal that
-    comes just before the wait would interrupt nothing."""
+    has. Another thread writes it in Reactor.wakeup(), a signal by set_wakeup_fd(): by
+    itself no signal ends a wait, PEP 475."""
 
     def __init__(self) -> None:
         self.receiver, self.sender = socket.socketpair()

@@ -3,13 +3,13 @@
 
 Who waits, for what: libuv, in epoll_pwait(), for everybody; each coroutine in readline() for its
     client's next line.
-Changed since v4: whose loop it is. Beside what follows only the import and NAME are other.
+Changed since v4: whose loop it is. Apart from what follows only the import and NAME differ.
     Changed: main() runs the coroutine on uvloop.
     New: nothing.
     Gone: nothing.
 Cost per message: 1 epoll_pwait + 1 read + (N-1) write, with N clients in the room: what became
-    ready to run is run before the next wait, so that v4's second wait is gone. The calls have
-    other names because libuv knows a descriptor and not what is behind it.
+    ready to run is run before the next wait, so that v4's second wait is gone. read and write take
+    any descriptor, and need not know that a socket is behind it.
 Cost of an idle client: no wakeup, no turn made longer; a task, a transport, a reader, a writer,
     and libuv's handle.
 Breaks when: no descriptors are left (tests/test_resources.py::test_full_of_descriptors). What v4

@@ -107,7 +107,7 @@ PLACES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "fairness": (
             "Server.receive",
             "watch",
-            "an await ends a turn, at the latest when the budget is used up",
+            "an await that has to wait ends a turn, at the latest when the budget is used up",
         ),
         "stop": (
             "Server.run",
@@ -145,7 +145,7 @@ PLACES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "waiting": ("EpollBackend.wait", "descriptor and mask as poll() returns them"),
         "hangups": (
             "EpollBackend.wait",
-            "as themselves, asked for or not: EPOLLERR, EPOLLHUP, and with edges EPOLLRDHUP",
+            "as themselves: EPOLLERR and EPOLLHUP unasked, EPOLLRDHUP where it is asked for",
         ),
         "edges": (
             "EpollBackend.__init__",

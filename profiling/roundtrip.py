@@ -8,7 +8,7 @@
 The round begins with the wait that a message ends and goes on to the next wait. Each call stands
 with its arguments and its result, the line of source that made it, and what it is for. Where the
 line is not ours but asyncio's, ours follows: the one that asked for it, or the one that the message
-is handed to. uvloop's calls are made by libuv, which has no lines that Python knows of.
+is handed to. uvloop's calls are made in C, where there are no lines that Python knows of.
 
 How the line is known: the server runs a second time under marks.py, which says at every step where
 it is, in the same trace and the same thread as the calls. What it says must agree: recvfrom under a
@@ -257,7 +257,7 @@ def lines(
         return []
     innermost, ours = mark["at"], mark["ours"]
     if compiled(step):
-        library = "libuv" if "uvloop" in name else "a loop in C"
+        library = "uvloop" if "uvloop" in name else "a loop in C"
         if innermost == ours and step.call.kind in SENDS:
             return [(f"{library}, for {named(ours)}", source(ours))]
         found = [(library, "")]

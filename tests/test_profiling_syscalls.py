@@ -201,7 +201,7 @@ def test_roundtrip_lines_are_those_of_the_source() -> None:
     [
         ("v4", ["_sock.recv(", "await reader.readline()", "transport.write(data)", "timeout, max"]),
         ("epoll", ["_epoll.poll(", "_sock.recv(", "map(transmit, remaining)"]),
-        ("uvloop", ["libuv", "await reader.readline()", "libuv, for lowlevel/uvloop_server.py"]),
+        ("uvloop", ["uvloop", "await reader.readline()", "uvloop, for lowlevel/uvloop_server.py"]),
     ],
 )
 def test_roundtrip_as_a_table(server: str, words: list[str]) -> None:

@@ -197,8 +197,8 @@ class Server:
 
     def run(self) -> None:
         """Serve until SIGINT or SIGTERM."""
-        # The self-pipe: a signal that comes just before select() would not interrupt it, but the
-        # byte that set_wakeup_fd() writes is readable whenever it came.
+        # The self-pipe: no signal ends select(), Python takes it up again (PEP 475), and one that
+        # comes just before does not even interrupt it. The byte that set_wakeup_fd() writes does.
         wakeup, sender = socket.socketpair()
         sender.setblocking(False)
         signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)

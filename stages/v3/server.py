@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """v3: a chat room on select(), one thread for everybody.
 
-Who waits, for what: one thread, in select(), for the first of: a newcomer, a line, room in a
-    send buffer, a signal.
+Who waits, for what: one thread, in select(), for the first of: a newcomer, a line, space in
+    a send buffer, a signal.
 Changed since v2: clients hear each other, and nobody waits for one that does not read.
     Changed: Client() has an out-buffer, Server() the sets for it; receive() counts the sends it
     causes, and may stop before all lines are handled; handle() broadcasts; turn() asks about
@@ -11,7 +11,7 @@ Changed since v2: clients hear each other, and nobody waits for one that does no
     about what; end(), which keeps a client at EOF until it has all that waits for it.
     Gone: nothing.
 Cost per message: 1 select + 1 recvfrom + (N-1) sendto, with N clients in the room.
-Cost of an idle client: no wakeup; a Client object, and its share of the two sets that every
+Cost of an idle client: no wakeup; a Client object, and its share of the set that every
     select() hands to the kernel and walks through.
 Breaks when: a descriptor reaches FD_SETSIZE, 1024 (tests/test_limits.py::test_1100_clients); and
     long before, each idle client makes every turn a little longer.
@@ -290,8 +290,8 @@ class Server:
 
     def run(self) -> None:
         """Serve until SIGINT or SIGTERM."""
-        # The self-pipe: a signal that comes just before select() would not interrupt it, but the
-        # byte that set_wakeup_fd() writes is readable whenever it came.
+        # The self-pipe: no signal ends select(), Python takes it up again (PEP 475), and one that
+        # comes just before does not even interrupt it. The byte that set_wakeup_fd() writes does.
         wakeup, sender = socket.socketpair()
         sender.setblocking(False)
         signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)

@@ -4,9 +4,9 @@
 Who waits, for what: the event loop, in epoll_wait(), for everybody; each coroutine in readline()
     for its client's next line.
 Changed since v3: the loop, the sets and the partial lines are asyncio's. A client has a coroutine
-    as in v1 a thread, and reads line after line again; an await ends its turn. The out-buffer
-    stays ours: asyncio's own has no mark that ends anybody, and from Python 3.12 on each write to
-    it costs more the longer it is.
+    as in v1 a thread, and reads line after line again; an await that has to wait ends its turn.
+    The out-buffer stays ours: asyncio's own has no mark that ends anybody, and from Python 3.12 on
+    each write to it costs more the longer it is.
     Changed: accept() starts a coroutine for each newcomer; receive() is a conversation again;
     send() and flush() fill and empty the out-buffer beside a transport; broadcast() and
     disconnect() speak to transports, and Client() has one; run() waits for the loop, which main()
