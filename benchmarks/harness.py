@@ -67,7 +67,7 @@ _SET_LIMITS = """
 import json, os, resource, sys
 for number, limits in json.loads(sys.argv[1]):
     resource.setrlimit(number, limits)
-os.execv(sys.argv[2], sys.argv[2:])
+os.execvp(sys.argv[2], sys.argv[2:])
 """
 
 

@@ -59,6 +59,14 @@ def pytest_configure(config: pytest.Config) -> None:
     python = config.getoption("--server-python")
     if not shutil.which(python):
         raise pytest.UsageError(f"--server-python: {python} is not an executable file")
+    if python != sys.executable:
+        # What is found as python3 may be a script that looks for one: the servers are started
+        # without it, under limits that it would not survive.
+        command = [python, "-c", "import sys; print(sys.executable)"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode or not done.stdout.strip():
+            raise pytest.UsageError(f"--server-python: {python} is no Python")
+        config.option.server_python = done.stdout.strip()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -135,7 +143,7 @@ def _peers() -> Iterator[None]:
 def python(request: pytest.FixtureRequest) -> str:
     """The interpreter for servers and clients."""
     path: str = request.config.getoption("--server-python")
-    return os.path.abspath(path) if os.sep in path else path  # it is used in other folders
+    return os.path.abspath(path)  # it is used in other folders
 
 
 @pytest.fixture

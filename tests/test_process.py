@@ -10,6 +10,7 @@ import resource
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from contextlib import suppress
@@ -455,3 +456,24 @@ def test_port_can_be_bound_again_at_once(start: Start) -> None:
 
 def test_ready_pattern_reads_what_python_prints() -> None:
     assert re.fullmatch(READY, "Servidor asyncio iniciado en ('::1', 8080, 0, 0)")
+
+
+@pytest.mark.parametrize(("program", "status"), [('exec {} "$@"', 0), ("exit 0", 4)])
+def test_server_python_may_be_a_script_that_runs_one(
+    tmp_path: Path, program: str, status: int
+) -> None:
+    """As pyenv's python3 is. Under few descriptors the script itself could not run."""
+    script = tmp_path / "python"
+    script.write_text(f"#!/bin/sh\n{program.format(os.path.realpath(sys.executable))}\n")
+    script.chmod(0o755)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    done = subprocess.run(
+        [*command, __file__, "-k", "too_few and v3", f"--server-python={script}"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == status, done.stdout + done.stderr
+    assert ("1 passed" in done.stdout) == (status == 0)
+    assert (f"{script} is no Python" in done.stderr) == (status != 0)
