@@ -36,8 +36,11 @@ UNCHANGED = "unchanged"
 IMPATIENT = {"1-framing", "2-threads", "7-one-newcomer"}
 """Where a test fails because nothing comes. What has not come after 2 s instead of 15 s does not
 come: whatever passes in these runs does so within milliseconds, and the contract allows 1 s."""
-QUICK = ["-p", "no:cacheprovider", "-p", "no:hypothesispytest"]
-"""For pytest: hypothesis, which none of these tests uses, takes longer to import than they run."""
+QUICK = [
+    *("-p", "no:cacheprovider", "-p", "no:hypothesispytest", "-p", "no:benchmark"),
+    *("-o", "addopts=--import-mode=importlib --strict-markers"),
+]
+"""For pytest: what none of these tests uses takes longer to import than some of them to run."""
 NARROWED = {"profiling/syscalls.py": ["--clients", "10", "--messages", "50"]}
 """What is added to the page's command, so that it is quick."""
 COPIED = ("benchmarks", "lowlevel", "profiling", "stages", "tests", "pyproject.toml", "setup.cfg")
@@ -214,7 +217,7 @@ def outcome(
     with ThreadPoolExecutor(AT_A_TIME) as pool:
         futures: dict[str, Future[Outcome]] = {
             name: pool.submit(runner.run, part)
-            for name, part in PARTS.items()
+            for name, part in sorted(PARTS.items(), key=lambda item: item[0] not in IMPATIENT)
             if name in wanted or name == UNCHANGED
         }
         try:
