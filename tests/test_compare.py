@@ -218,7 +218,9 @@ def test_compare_small_run(small: Callable[..., int], tmp_path: Path) -> None:
         (name, 3, 30) for name in ("v4", "epoll")
     ]
     assert set(found["derived"]["turn_us"]) == {"v4", "epoll"}
-    assert "| `epoll` | " in (tmp_path / "first" / "comparison.md").read_text("utf-8")
+    turns = (tmp_path / "first" / "comparison.md").read_text("utf-8").partition("of a turn, µs")[2]
+    assert "| server | K = 3 |" in turns
+    assert "| `v4` | " in turns and "| `epoll` | " in turns
     assert str(tmp_path) not in (tmp_path / "first" / "comparison.json").read_text("utf-8")
     for sample in found["samples"]:
         assert sample["deliveries"] > 0 and sample["segments"] > 0
