@@ -137,7 +137,7 @@ def flood(name: str, clients: int, messages: int, tool: str) -> Flooded:
                 load.run(1)
                 server.wait_until_at_rest()
                 with look(server.pid) as calls:
-                    deliveries = load.run(messages).deliveries
+                    deliveries = load.run(messages).deliveries + clients - 1  # of its last one
                     server.wait_until_at_rest()
             server.stop()
         except (DeliveryError, ServerError, OSError, subprocess.TimeoutExpired) as error:

@@ -20,7 +20,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.harness.server import BROADCASTING, READY, ROOT, SERVERS
+from benchmarks.harness.files import ROOT
+from benchmarks.harness.server import BROADCASTING, READY, SERVERS
 from benchmarks.harness.strace import calls, window
 from tests.conftest import Start
 from tests.support.needed import needed_in_ci

@@ -48,11 +48,13 @@ while True:
         clients[-1].settimeout(0.005)
     except TimeoutError:
         pass
-    for client in clients:
+    for client in clients[:]:
         try:
             data = client.recv(4096)
         except TimeoutError:
             continue
+        if not data:
+            clients.remove(client)
         if b"." in data:
             sys.exit("out of order")
         for other in clients:
