@@ -7,7 +7,6 @@ the first and the last message were received, so that start, joins and stop are 
 from __future__ import annotations
 
 import re
-import shutil
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -16,8 +15,7 @@ import pytest
 
 from benchmarks.harness.server import BROADCASTING
 from benchmarks.harness.strace import calls, window
-from tests.conftest import Start
-from tests.support.needed import needed_in_ci
+from tests.conftest import Start, Strace
 from tests.support.wire import Peer, Room
 
 ROUNDS = 20
@@ -34,13 +32,9 @@ EXPECTED: dict[str, Callable[[int], dict[str, int]]] = {
 }
 
 
-def test_system_calls_per_message(start: Start, name: str, tmp_path: Path) -> None:
-    strace = shutil.which("strace")
-    if not strace:
-        needed_in_ci("strace is not installed (apt-get install strace)")
-    trace = tmp_path / "trace"
+def test_system_calls_per_message(start: Start, name: str, strace: Strace, tmp_path: Path) -> None:
     quiet = ["--quiet"] if name in BROADCASTING else []
-    server = start(*quiet, wrapper=[str(strace), "-f", "-qq", "-s", "100", "-o", str(trace)])
+    server = start(*quiet, wrapper=strace("-s", "100"))
     room = Room(server, broadcasts=name in BROADCASTING, logs=not quiet)
     peers: list[Peer] = []
     for clients in (2, 10):
@@ -50,7 +44,7 @@ def test_system_calls_per_message(start: Start, name: str, tmp_path: Path) -> No
             peers[0].say(f"round {number} of {clients}.")
             room.hear(peers[0], f"round {number} of {clients}.")
     assert server.stop() == 0
-    returned = calls(trace.read_text())
+    returned = calls((tmp_path / "trace").read_text())
     for clients in (2, 10):
         rounds = window(returned, f"round 0 of {clients}.", f"round {ROUNDS} of {clients}.")
         counted = Counter(call for call, _ in rounds)
@@ -65,17 +59,15 @@ def test_system_calls_per_message(start: Start, name: str, tmp_path: Path) -> No
 
 
 @pytest.mark.servers(*BROADCASTING)
-def test_log_is_written_before_the_message_is_passed_on(start: Start, tmp_path: Path) -> None:
-    strace = shutil.which("strace")
-    if not strace:
-        needed_in_ci("strace is not installed (apt-get install strace)")
-    trace = tmp_path / "trace"
-    wrapper = [strace, "-f", "-qq", "-s", "100", "-e", "trace=write,sendto", "-o", str(trace)]
-    room = Room(start(wrapper=wrapper))
+def test_log_is_written_before_the_message_is_passed_on(
+    start: Start, strace: Strace, tmp_path: Path
+) -> None:
+    room = Room(start(wrapper=strace("-s", "100", "-e", "trace=write,sendto")))
     ana, _bea = room.join(), room.join()
     for number in range(3):
         ana.say(f"line {number}")
         room.hear(ana, f"line {number}")
     assert room.server.stop() == 0
-    told = [text.startswith("1, ") for _, text in calls(trace.read_text()) if " dice: line" in text]
-    assert told == [True, False] * 3, "first to stdout, then to a socket"
+    sends = [text for _, text in calls((tmp_path / "trace").read_text()) if " dice: line" in text]
+    to_stdout = [text.startswith("1, ") for text in sends]
+    assert to_stdout == [True, False] * 3, "first to stdout, then to a socket"
