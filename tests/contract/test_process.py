@@ -16,10 +16,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -35,6 +33,7 @@ from benchmarks.harness.server import (
 )
 from tests.conftest import PROGRAMS, Start, Strace
 from tests.support.needed import needed_in_ci
+from tests.support.run import ends, running
 from tests.support.wire import Flood, Peer, Room
 
 STOP_WITHIN = 2.0
@@ -49,31 +48,6 @@ one_of_each = pytest.mark.servers(*PROGRAMS)
 def kind(name: str) -> str:
     """What its ready line calls a server."""
     return KINDS.get(name, name.split()[0])
-
-
-@contextmanager
-def running(command: list[str], **options: Any) -> Iterator[subprocess.Popen[str]]:
-    """A process that ends together with its test, however that ends."""
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, **options) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
-def ends(command: list[str], status: int) -> str:
-    """What stands on stderr of a process that ends by itself, and says nothing on stdout."""
-    done = subprocess.run(
-        command,
-        cwd=ROOT,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=DEADLINE,
-        check=False,
-    )
-    assert (done.returncode, done.stdout) == (status, ""), done
-    return done.stderr
 
 
 # The command line, and what is printed.
