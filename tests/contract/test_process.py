@@ -207,8 +207,14 @@ def test_uvloop_that_is_not_installed(python: str) -> None:
     assert errors == "uvloop no está instalado: pip install uvloop\n"
 
 
-@pytest.mark.parametrize("bad", ["uvloop --flush turn", "epoll --flush never", "kqueue", ""])
-def test_flush_is_for_the_reactors(python: str, bad: str) -> None:
+@pytest.mark.parametrize(
+    "bad",
+    [
+        *("uvloop --flush turn", "epoll --flush never", "kqueue", ""),
+        *("uvloop --looks 2", "epoll --looks 9", "epoll --looks -1"),
+    ],
+)
+def test_flush_and_looks_are_for_the_reactors(python: str, bad: str) -> None:
     """uvloop is v4, whose sends are its own; and there are two ways, not more."""
     assert_usage(ends([python, "-S", "-m", "lowlevel", *bad.split()], 2))
 
