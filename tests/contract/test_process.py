@@ -235,9 +235,11 @@ def test_uvloop_that_is_not_installed(python: str) -> None:
     assert result.stderr == "uvloop no está instalado: pip install uvloop\n"
 
 
-def test_flush_is_for_the_reactors(python: str) -> None:
+def test_flush_and_looks_are_for_the_reactors(python: str) -> None:
     """uvloop is v4, whose sends are its own; and there are two ways, not more."""
-    for arguments in (["uvloop", "--flush", "turn"], ["epoll", "--flush", "never"], ["kqueue"], []):
+    bad = [["uvloop", "--flush", "turn"], ["epoll", "--flush", "never"], ["kqueue"], []]
+    bad += [["uvloop", "--looks", "2"], ["epoll", "--looks", "9"], ["epoll", "--looks", "-1"]]
+    for arguments in bad:
         result = run_to_end([python, "-S", "-m", "lowlevel", *arguments])
         assert result.returncode == 2, arguments
         assert " error: " in result.stderr.splitlines()[-1]
