@@ -75,8 +75,10 @@ def holds(claim: Claim) -> bool:
         path, _, test = claim.holder.partition("::")
         text = (ROOT / path).read_text("utf-8")
         if test:
-            nodes = (node for node in ast.parse(text).body if getattr(node, "name", "") == test)
-            text = ast.get_source_segment(text, next(nodes)) or ""
+            node = next(n for n in ast.parse(text).body if getattr(n, "name", "") == test)
+            decorators = getattr(node, "decorator_list", [])
+            first = min(n.lineno for n in [node, *decorators])
+            text = "\n".join(text.splitlines()[first - 1 : node.end_lineno])
         return claim.literal in text
     match = re.search(r"([\d,.]*\d) ?(%|[KM]iB|ms|s)?\b", claim.text)
     value = float(match[1].replace(",", "")) * UNITS[match[2] or ""] if match else None
