@@ -168,8 +168,8 @@ def test_port_taken(server: Server, name: str, python: str) -> None:
 
 @one_of_each
 def test_too_few_descriptors_for_anybody(name: str, python: str) -> None:
-    command = [python, *SERVERS[name], "--port", "0"]
-    errors = ends([*starter(limits={resource.RLIMIT_NOFILE: (20, 20)}), *command], 1)
+    command = starter(limits={resource.RLIMIT_NOFILE: (20, 20)})
+    errors = ends([*command, python, *SERVERS[name], "--port", "0"], 1)
     assert errors == "El límite de 20 descriptores no deja sitio a nadie\n"
 
 
