@@ -38,6 +38,7 @@ PICTURES = {
 Results = dict[str, Any]
 Sample = Mapping[str, Any]
 Spread = dict[str, float]
+Rounds = dict[str, dict[str, dict[int, float]]]
 
 
 def _us(seconds: float | None) -> float | None:
@@ -99,12 +100,12 @@ def spread(values: Iterable[float]) -> Spread:
     return {"median": statistics.median(ordered), "min": ordered[0], "max": ordered[-1]}
 
 
-def by_round(results: Results, figure: str) -> dict[str, dict[str, dict[int, float]]]:
+def by_round(results: Results, figure: str) -> Rounds:
     """A figure as {workload: {server: {round: value}}}. A server that has failed in a workload, in
     whatever round, has none there."""
     kinds, value = FIGURES[figure]
     void = {(problem["server"], problem["workload"]) for problem in results["problems"]}
-    found: dict[str, dict[str, dict[int, float]]] = {}
+    found: Rounds = {}
     for sample in results["samples"]:
         if sample["workload"] in kinds and (sample["server"], label(sample)) not in void:
             figure_of = value(sample)
@@ -117,7 +118,10 @@ def by_round(results: Results, figure: str) -> dict[str, dict[str, dict[int, flo
 def ratio(results: Results, figure: str, above: tuple[str, str], below: tuple[str, str]) -> Spread:
     """A figure of one (workload, server) over that of another: in each round that has both.
     ValueError: none has."""
-    values = by_round(results, figure)
+    return _ratio(by_round(results, figure), above, below)
+
+
+def _ratio(values: Rounds, above: tuple[str, str], below: tuple[str, str]) -> Spread:
     over, under = (values.get(workload, {}).get(server, {}) for workload, server in (above, below))
     return spread(over[r] / under[r] for r in over.keys() & under.keys() if under[r])
 
@@ -132,13 +136,15 @@ def derived(results: Results) -> dict[str, dict[str, dict[str, Spread]]]:
         }
         for figure in FIGURES
     }
+    costs = by_round(results, "cpu_us")
     for reference in REFERENCES:
         found[f"to_{reference}"] = {
             workload: {
-                server: ratio(results, "cpu_us", (workload, server), (workload, reference))
+                server: _ratio(costs, (workload, server), (workload, reference))
                 for server in servers
+                if servers[server].keys() & servers[reference].keys()
             }
-            for workload, servers in found["cpu_us"].items()
+            for workload, servers in costs.items()
             if reference in servers
         }
     found["idle_in_turn_us"] = {"turn": _slopes(results)}
@@ -337,10 +343,13 @@ class Page:
         return table(rows)
 
     def waits(self) -> str:
+        """A row for each way to wait; where there is no figure, the reason."""
+        reasons = {(p["server"], p["workload"]): p["reason"] for p in self.results["problems"]}
         counts = self.parameters["descriptors"]
         rows = [["", *(f"K = {n}" for n in counts)]]
         for kind in next(iter(self.results["derived"]["wait_us"].values()), {}):
-            costs = (self.cell("wait_us", f"wait {n}", kind) for n in counts)
+            workloads = [f"wait {n}" for n in counts]
+            costs = (reasons.get((kind, w)) or self.cell("wait_us", w, kind) for w in workloads)
             rows.append([f"`{kind}`", *costs])
         return table(rows)
 
