@@ -154,9 +154,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         default=False,
         help="frames of C, too: takes py-spy several times longer for each sample",
     )
-    parser.add_argument(
-        "--output", type=Path, default=FOLDER / "results", help="profiling/results"
-    )
+    parser.add_argument("--output", type=Path, default=FOLDER / "results", help="profiling/results")
     parser.add_argument("--diff", nargs=2, metavar=("A", "B"), help="where these two differ")
     args = parser.parse_args(argv)
     for name in [*args.names, *(args.diff or [])]:

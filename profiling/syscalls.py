@@ -2,7 +2,7 @@
 
     python profiling/syscalls.py                      # all of ours and all installed peers
     python profiling/syscalls.py v3 epoll --clients 2,10,50 --rounds 200
-    python profiling/syscalls.py --cmd "./server --port {port}" --json -
+    python profiling/syscalls.py --cmd "./server --port {port}" --json
     python profiling/syscalls.py --output profiling/results     # syscalls.md and syscalls.json
     python profiling/syscalls.py --load v3 epoll c    # in a flood: calls per delivery
 
@@ -11,8 +11,8 @@ one holds at every N. A round is one message, all its deliveries, each of them c
 server's return to its wait. v1 and v2, which tell nobody, are counted by the line they print.
 
 strace(1) starts the server as its child: this needs no rights beyond those of the user. --load
-looks through perf(1) or bpftrace(8) where they are there and permitted, which costs the server
-little, and else through strace, which makes it several times slower.
+looks through perf(1) where it is there and permitted, which costs the server little, and else
+through strace, which makes it several times slower.
 
 Exit status: 0; 1: a count is not the same in all rounds, or nothing could be counted, and a line on
 stderr says why; 2: bad arguments; 130 after Ctrl-C, when nothing is written.
@@ -21,12 +21,11 @@ stderr says why; 2: bad arguments; 130 after Ctrl-C, when nothing is written.
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import signal
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -36,20 +35,14 @@ if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
 sys.path[:1] = [str(FOLDER.parent), str(FOLDER)]  # benchmarks is in the first
 
 from benchmarks.compare.__main__ import missing, versions  # noqa: E402
-from benchmarks.harness.environment import environment  # noqa: E402
-from benchmarks.harness.server import SILENT, descriptor_limit_raised  # noqa: E402
-from calls.counts import Counted, count, markdown, table  # noqa: E402
-from calls.floods import SLOWER, TOOLS, Flooded, choose, flood, flood_markdown, flood_table  # noqa: E402
-from calls.tracing import (  # noqa: E402
-    NAMES,
-    TracingError,
-    output_folder,
-    run,
-    strace,
-    strace_version,
-)
-
-Found = dict[str, Any]
+from benchmarks.harness.environment import environment, sentence  # noqa: E402
+from benchmarks.harness.files import output_folder  # noqa: E402
+from benchmarks.harness.process import descriptor_limit_raised  # noqa: E402
+from benchmarks.harness.server import SILENT  # noqa: E402
+from benchmarks.harness.tables import table  # noqa: E402
+from calls import counts, floods  # noqa: E402
+from calls.tracing import strace, strace_version  # noqa: E402
+from common.script import NAMES, ProfilingError, run  # noqa: E402
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -82,7 +75,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--clients", type=clients, metavar="N,...", help="default: 2,10,50; --load: 10,100"
     )
     parser.add_argument("--rounds", type=positive, default=200, metavar="N", help="default: 200")
-    parser.add_argument("--json", metavar="FILE", help="the counts; - for stdout, and no tables")
+    parser.add_argument("--json", action="store_true", help="the counts, and no tables")
     parser.add_argument(
         "--output", type=Path, metavar="DIR", help="write the comparison there, .md and .json"
     )
@@ -90,7 +83,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--messages", type=positive, default=200, metavar="N", help="--load: of each sender (200)"
     )
-    parser.add_argument("--tool", choices=TOOLS, help="--load: default: the first that works")
+    parser.add_argument(
+        "--tool", choices=floods.TOOLS, help="--load: default: the first that works"
+    )
     args = parser.parse_args(argv)
     unknown = [name for name in args.names if name not in NAMES]
     if unknown:
@@ -109,72 +104,76 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return args
 
 
-@contextmanager
-def progress(names: Sequence[str]) -> Iterator[Any]:
-    """A function to be told which server is next; on a terminal, stderr shows it."""
-    if not (sys.stderr.isatty() and importlib.util.find_spec("rich")):
-        yield lambda name: None
-        return
-    from rich.console import Console
-
-    with Console(stderr=True).status("") as status:
-        yield lambda name: status.update(f"{name} ({names.index(name) + 1} of {len(names)})")
-
-
-def measure(args: argparse.Namespace, servers: Sequence[str], tool: str) -> Iterator[Any]:
-    with progress(servers) as tell:
-        for name in servers:
-            tell(name)
-            if args.load:
-                for clients in args.clients:
-                    yield flood(name, clients, args.messages, tool)
-            else:
-                yield count(name, args.clients, args.rounds)
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
-    tool = choose(args.tool) if args.load else strace()
+    tool = floods.choose(args.tool) if args.load else strace()
     lacking = missing(args.chosen)
     for name, reason in lacking.items():
         print(f"syscalls: left out: {name}: {reason}", file=sys.stderr)
     servers = [*(name for name in args.chosen if name not in lacking), *args.cmd]
     if not servers:
-        raise TracingError("there is no server to count")
-    tables = args.json != "-"
+        raise ProfilingError("there is no server to count")
     with ExitStack() as stack:
-        write = stack.enter_context(output_folder(args.output)) if args.output else None
-        write_json = None
-        if args.json and args.json != "-":
-            path = Path(args.json)
-            write_json = stack.enter_context(output_folder(path.parent))
-            if path.is_dir():
-                raise TracingError(f"cannot write to {path}: it is a folder")
+        folder = stack.enter_context(output_folder(args.output)) if args.output else None
         stack.enter_context(descriptor_limit_raised())
-        results: list[Any] = []
-        for result in measure(args, servers, tool):
-            results.append(result)
-            if tables and not args.load:
-                print(table(result), end="\n\n", flush=True)
-        if tables and args.load:
-            print(flood_table(results), f"Seen by {tool}. {SLOWER[tool]}".rstrip(), sep="\n\n")
-        stem = "syscalls-load" if args.load else "syscalls"
-        found = environment(command(args)) | versions(servers)
-        if tool == "strace" or not args.load:
-            found["strace"] = strace_version()
+        parameters: dict[str, Any] = {"clients": args.clients}
+        machine = environment(command(args)) | versions(servers)
+        if tool != "perf":
+            machine["strace"] = strace_version()
+        made_on = ", ".join([sentence(machine), *further(machine)])
         if args.load:
-            text = flood_markdown(results, tool, found)
+            floodings = flood_all(args, servers, tool)
+            text = floods.markdown(floodings, tool, made_on)
+            parameters |= {"messages": args.messages, "tool": tool}
+            as_json: Any = [one.as_json() for one in floodings]
         else:
-            text = markdown(results, lacking, found)
-        as_json = json.dumps(report(args, results, lacking, tool, found), indent=1) + "\n"
-        if write:
-            write(f"{stem}.md", text)
-            write(f"{stem}.json", as_json)
-        if write_json:
-            write_json(path.name, as_json)
-        if args.json == "-":
-            print(as_json, end="")
-    return 0 if args.load else complain(results)
+            counted = count_all(args, servers)
+            text = counts.markdown(counted, lacking, made_on)
+            parameters |= {"rounds": args.rounds}
+            as_json = {one.name: one.as_json() for one in counted}
+        results = {
+            "environment": machine,
+            "parameters": parameters,
+            "servers": as_json,
+            "missing": lacking,
+        }
+        if args.json:
+            print(json.dumps(results, indent=1))
+        if folder:
+            stem = "syscalls-load" if args.load else "syscalls"
+            (folder / f"{stem}.md").write_text(text, "utf-8")
+            (folder / f"{stem}.json").write_text(json.dumps(results, indent=1) + "\n", "utf-8")
+    return 0 if args.load else complain(counted)
+
+
+def flood_all(args: argparse.Namespace, servers: Sequence[str], tool: str) -> list[floods.Flooded]:
+    results = [
+        floods.flood(name, clients, args.messages, tool)
+        for name in servers
+        for clients in args.clients
+    ]
+    if not args.json:
+        print(table(floods.rows(results), style="plain"))
+        print(f"\nSeen by {tool}.{floods.SLOWER[tool]}")
+        for one in results:
+            calls = ", ".join(f"{call} {count}" for call, count in one.calls.most_common())
+            print(f"{one.name}, N = {one.clients}: {calls}")
+    return results
+
+
+def count_all(args: argparse.Namespace, servers: Sequence[str]) -> list[counts.Counted]:
+    results = []
+    for name in servers:
+        results.append(counts.count(name, args.clients, args.rounds))
+        if not args.json:
+            print(counts.terminal(results[-1]), end="\n\n", flush=True)
+    return results
+
+
+def further(machine: Mapping[str, str]) -> Iterator[str]:
+    """What sentence() leaves out: what only some servers are made with, and strace."""
+    told = sentence(dict(machine))
+    return (f"{name} {version}" for name, version in machine.items() if version not in told)
 
 
 def command(args: argparse.Namespace) -> list[str]:
@@ -191,7 +190,7 @@ def command(args: argparse.Namespace) -> list[str]:
     return words
 
 
-def complain(results: Sequence[Counted]) -> int:
+def complain(results: Sequence[counts.Counted]) -> int:
     """Exit status 1 for a count that should be the same in each round and is not."""
     status = 0
     for counted in results:
@@ -204,28 +203,6 @@ def complain(results: Sequence[Counted]) -> int:
                 if not counted.formula(call) and call not in counted.uneven():
                     print(f"syscalls: {counted.name}: {call}: not linear in N", file=sys.stderr)
     return int(status)
-
-
-def report(
-    args: argparse.Namespace,
-    results: Sequence[Counted | Flooded],
-    lacking: dict[str, str],
-    tool: str,
-    found: dict[str, str],
-) -> Found:
-    parameters: Found = {"clients": args.clients}
-    if args.load:
-        parameters |= {"messages": args.messages, "tool": tool}
-        servers: Any = [result.as_json() for result in results]
-    else:
-        parameters |= {"rounds": args.rounds}
-        servers = {result.name: result.as_json() for result in results}
-    return {
-        "environment": found,
-        "parameters": parameters,
-        "servers": servers,
-        "missing": lacking,
-    }
 
 
 if __name__ == "__main__":

@@ -61,7 +61,9 @@ class Trace:
     options: of strace, beside `-f -qq`. program: what is put between strace and the server.
     """
 
-    def __init__(self, name: str, *, options: Sequence[str] = ("-s", "32"), program: Sequence[str] = ()):
+    def __init__(
+        self, name: str, *, options: Sequence[str] = ("-s", "32"), program: Sequence[str] = ()
+    ):
         self._memory = os.memfd_create("trace")
         output = f"/proc/{os.getpid()}/fd/{self._memory}"
         # strace hands SIGTERM on to the server, unless -I 3 is in force, which is what -o implies.

@@ -107,7 +107,9 @@ def difference_rows(a: Stacks, b: Stacks, names: tuple[str, str]) -> list[list[s
     of_a, of_b = functions(a), functions(b)
     none = Share(0, 0)
     pairs = {name: (of_a.get(name, none), of_b.get(name, none)) for name in {**of_a, **of_b}}
-    ordered = sorted(pairs, key=lambda name: (-abs(pairs[name][1].self - pairs[name][0].self), name))
+    ordered = sorted(
+        pairs, key=lambda name: (-abs(pairs[name][1].self - pairs[name][0].self), name)
+    )
     rows = [["function"]]
     for part in ("self", "total"):
         rows[0] += [f"{part} {names[0]}", f"{part} {names[1]}", "difference"]
@@ -197,7 +199,9 @@ def _picture(stacks: Stacks) -> dict[str, Any]:
     def described(node: Node) -> tuple[str, str, str]:
         count = sum(node.weights.values())
         most = max(node.weights, key=lambda name: node.weights[name])
-        kinds = (f"{name} {node.weights[name] / samples:.1%}" for name in KINDS if name in node.weights)
+        kinds = (
+            f"{name} {node.weights[name] / samples:.1%}" for name in KINDS if name in node.weights
+        )
         return (
             COLOURS[most] if node.weights[most] >= MOST * count else MIXED,
             f"{count:,} of {samples:,} samples, {count / samples:.1%}: {', '.join(kinds)}",
