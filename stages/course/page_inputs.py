@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.compare import tables
-from benchmarks.harness.environment import ROOT, sentence
+from benchmarks.harness.environment import sentence
+from benchmarks.harness.files import ROOT
 
 FILES = {
     "comparison": "benchmarks/results/comparison.json",

@@ -48,7 +48,7 @@ sys.path[:1] = [
 import page_code  # noqa: E402
 import page_places  # noqa: E402
 import page_results  # noqa: E402
-from benchmarks.harness.environment import ROOT  # noqa: E402
+from benchmarks.harness.files import ROOT  # noqa: E402
 from page_inputs import Inputs, Page, PageError  # noqa: E402
 from page_values import value  # noqa: E402
 

@@ -18,17 +18,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.harness.server import (
-    BROADCASTING,
-    DEADLINE,
-    READY,
-    ROOT,
-    SERVERS,
-    Server,
-    accepts,
-    free_port,
-    limited,
-)
+from benchmarks.harness.files import ROOT
+from benchmarks.harness.process import DEADLINE, accepts, free_port, starter
+from benchmarks.harness.server import BROADCASTING, READY, SERVERS, Server
 from tests.conftest import Start
 from tests.support.wire import Flood, Peer, Room
 
@@ -190,7 +182,7 @@ def test_cannot_listen(name: str, python: str) -> None:
 
 def test_too_few_descriptors_for_anybody(name: str, python: str) -> None:
     command = [python, *SERVERS[name], "--port", "0"]
-    result = run_to_end(limited(command, {resource.RLIMIT_NOFILE: (20, 20)}))
+    result = run_to_end([*starter(limits={resource.RLIMIT_NOFILE: (20, 20)}), *command])
     assert result.returncode == 1
     assert result.stderr == "El límite de 20 descriptores no deja sitio a nadie\n"
 
@@ -235,9 +227,11 @@ def test_uvloop_that_is_not_installed(python: str) -> None:
     assert result.stderr == "uvloop no está instalado: pip install uvloop\n"
 
 
-def test_flush_is_for_the_reactors(python: str) -> None:
+def test_flush_and_looks_are_for_the_reactors(python: str) -> None:
     """uvloop is v4, whose sends are its own; and there are two ways, not more."""
-    for arguments in (["uvloop", "--flush", "turn"], ["epoll", "--flush", "never"], ["kqueue"], []):
+    bad = [["uvloop", "--flush", "turn"], ["epoll", "--flush", "never"], ["kqueue"], []]
+    bad += [["uvloop", "--looks", "2"], ["epoll", "--looks", "9"], ["epoll", "--looks", "-1"]]
+    for arguments in bad:
         result = run_to_end([python, "-S", "-m", "lowlevel", *arguments])
         assert result.returncode == 2, arguments
         assert " error: " in result.stderr.splitlines()[-1]

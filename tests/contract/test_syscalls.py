@@ -6,15 +6,21 @@ the first and the last message were received, so that start, joins and stop are 
 
 from __future__ import annotations
 
+import ast
+import fcntl
+import os
 import re
 import shutil
+import socket
+import struct
+import subprocess
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from benchmarks.harness.server import BROADCASTING
+from benchmarks.harness.server import BROADCASTING, READY, ROOT, SERVERS
 from benchmarks.harness.strace import calls, window
 from tests.conftest import Start
 from tests.support.needed import needed_in_ci
@@ -79,3 +85,52 @@ def test_log_is_written_before_the_message_is_passed_on(start: Start, tmp_path: 
     assert room.server.stop() == 0
     told = [text.startswith("1, ") for _, text in calls(trace.read_text()) if " dice: line" in text]
     assert told == [True, False] * 3, "first to stdout, then to a socket"
+
+
+@pytest.mark.servers("selectors", "epoll", "epoll-et")
+def test_what_comes_during_a_turn_is_sent_with_it(name: str, python: str) -> None:
+    """Once several have spoken in a turn. The log goes into a pipe that takes less than a line: a
+    server that is held up by it has begun its turn and not ended it."""
+
+    def sends(*arguments: str) -> int:
+        reader, writer = os.pipe()
+        fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
+        command = [python, *SERVERS[name], "--port", "0", *arguments]
+        with subprocess.Popen(command, cwd=ROOT, stdout=writer) as process, open(reader) as log:
+            os.close(writer)
+            try:
+                ready = READY.match(log.readline())
+                assert ready
+                address = ast.literal_eval(ready[1])
+                ana, bea, carla, dora = (Peer(address) for _ in range(4))
+                for _ in range(4):
+                    assert log.readline().startswith("Cliente conectado")
+
+                def say_in_the_turn_of(peer: Peer, *others: Peer) -> None:
+                    text = "l" * 12_000
+                    peer.say(text)
+                    start = log.read(1)  # of a line of which most does not fit in the pipe
+                    for other in others:
+                        other.say("and I")
+                    assert start + log.readline() == f"{peer.name} dice: {text}\n"
+                    for _ in others:
+                        assert log.readline().endswith("and I\n")
+                    for _ in (peer, *others):
+                        dora.line()
+
+                say_in_the_turn_of(ana, bea, carla)  # who have a turn together
+                before = segments(dora)
+                say_in_the_turn_of(ana, bea)
+                return segments(dora) - before
+            finally:
+                process.terminate()
+
+    assert (sends(), sends("--looks", "0")) == (1, 2)
+
+
+def segments(peer: Peer) -> int:
+    """How many segments with data it has received: tcpi_data_segs_in of tcp(7). None is split, up
+    to the 64 KiB that loopback takes, and none are put together."""
+    info = peer.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 192)
+    count: int = struct.unpack_from("=I", info, 152)[0]
+    return count

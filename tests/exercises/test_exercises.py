@@ -16,15 +16,13 @@ import signal
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
-from benchmarks.harness.server import ROOT
+from benchmarks.harness.files import ROOT
 from tests.support.needed import needed_in_ci
 
 PAGE = ROOT / "stages" / "exercises.md"
@@ -38,13 +36,15 @@ IMPATIENT = {"1-framing", "2-threads", "7-one-newcomer"}
 come: whatever passes in these runs does so within milliseconds, and the contract allows 1 s."""
 QUICK = [
     *("-p", "no:cacheprovider", "-p", "no:hypothesispytest", "-p", "no:benchmark"),
-    *("-o", "addopts=--import-mode=importlib --strict-markers"),
+    *("-p", "no:xdist", "-o", "addopts=--import-mode=importlib --strict-markers"),
 ]
 """For pytest: what none of these tests uses takes longer to import than some of them to run."""
 NARROWED = {"profiling/syscalls.py": ["--clients", "10", "--messages", "50"]}
 """What is added to the page's command, so that it is quick."""
-COPIED = ("benchmarks", "lowlevel", "profiling", "stages", "tests", "pyproject.toml", "setup.cfg")
-AT_A_TIME = 4
+COPIED = (
+    *("benchmarks", "lowlevel", "profiling", "stages", "tests"),
+    *("conftest.py", "pyproject.toml", "setup.cfg"),
+)
 PATIENCE = 100.0
 """Seconds for one command."""
 
@@ -85,7 +85,6 @@ def parts() -> list[Part]:
 
 
 PARTS = {part.id: part for part in parts()}
-EXERCISES = [part for part in PARTS if part != UNCHANGED]
 
 
 @dataclass
@@ -94,138 +93,93 @@ class Outcome:
 
     output: str = ""
     passed: dict[str, bool] = field(default_factory=dict)
-    skipped: set[str] = field(default_factory=set)
 
     def failed(self) -> set[str]:
         return {test for test, passed in self.passed.items() if not passed}
 
 
-class Runner:
-    """Runs the page's commands, in copies of the tree, and leaves no process behind."""
+def run(part: Part, folder: Path) -> Outcome:
+    """Run the commands of a part in a copy of the tree."""
+    tree = folder / "tree"
+    copy_tree(tree)
+    if part.id in IMPATIENT:
+        harness = tree / "benchmarks" / "harness" / "server.py"
+        text = harness.read_text()
+        assert text.count("DEADLINE = 15.0\n") == 1
+        harness.write_text(text.replace("DEADLINE = 15.0\n", "DEADLINE = 2.0\n"))
+    outcome = Outcome()
+    commands = list(part.commands)
+    while commands and re.match(r"cp \S+ mine\.py$", commands[0]):
+        _, source, target = commands.pop(0).split()
+        shutil.copy(tree / source, tree / target)
+    for patch in part.patches:
+        call(["git", "apply", str(PATCHES / f"{patch}.patch")], tree)
+    if part.id == UNCHANGED:  # what remains tells how to apply a patch
+        commands = [command for command in commands if CHECKS in command]
+    for command in commands:
+        if not command.startswith("git restore "):
+            run_command(shlex.split(command), tree, outcome)
+    return outcome
 
-    def __init__(self, folder: Path):
-        self._folder = folder
-        self._processes: list[subprocess.Popen[str]] = []
-        self._closing = False
 
-    def run(self, part: Part) -> Outcome:
-        tree = self._folder / part.id
-        copy_tree(tree)
-        if part.id in IMPATIENT:
-            harness = tree / "benchmarks" / "harness" / "server.py"
-            text = harness.read_text()
-            assert text.count("DEADLINE = 15.0\n") == 1
-            harness.write_text(text.replace("DEADLINE = 15.0\n", "DEADLINE = 2.0\n"))
-        outcome = Outcome()
-        commands = list(part.commands)
-        while commands and re.match(r"cp \S+ mine\.py$", commands[0]):
-            _, source, target = commands.pop(0).split()
-            shutil.copy(tree / source, tree / target)
-        for patch in part.patches:
-            self._call(["git", "apply", str(PATCHES / f"{patch}.patch")], tree)
-        if part.id == UNCHANGED:  # what remains tells how to apply a patch
-            commands = [command for command in commands if CHECKS in command]
-        for command in commands:
-            if not command.startswith("git restore "):
-                self._command(shlex.split(command), tree, outcome)
-        return outcome
+def run_command(words: list[str], tree: Path, outcome: Outcome) -> None:
+    report = tree / "report.xml"
+    report.unlink(missing_ok=True)
+    if words[0] == ".venv/bin/python":
+        # -S: no site-packages, which no server here needs; and python3 may be a slow shim.
+        python3 = f"{shlex.quote(sys.executable)} -S "
+        words = [re.sub(r"^python3 (?=.*\{port\})", lambda _: python3, word) for word in words]
+        words[0] = sys.executable
+        words += NARROWED.get(words[1], [])
+        if words[1:3] == ["-m", "pytest"]:
+            if "-k" not in words and not words[3].startswith("tests/"):
+                words.append("tests/contract/test_contract.py")  # the only file with wire tests
+            words += [*QUICK, f"--junitxml={report}"]
+    outcome.output += call(words, tree)
+    if "pytest" not in words:
+        return
+    assert report.exists(), outcome.output
+    cases = list(ElementTree.parse(report).iter("testcase"))
+    assert cases, f"no test ran: {words}"
+    for case in cases:
+        test = f"{case.get('classname', '').replace('.', '/')}.py::{case.get('name')}"
+        if case.find("skipped") is not None:
+            needed_in_ci(f"what {test} needs")
+        bad = case.find("failure") is not None or case.find("error") is not None
+        outcome.passed[test] = not bad
 
-    def _command(self, words: list[str], tree: Path, outcome: Outcome) -> None:
-        report = tree / "report.xml"
-        report.unlink(missing_ok=True)
-        if words[0] == ".venv/bin/python":
-            # -S: no site-packages, which no server here needs; and python3 may be a slow shim.
-            python3 = f"{shlex.quote(sys.executable)} -S "
-            words = [re.sub(r"^python3 (?=.*\{port\})", lambda _: python3, word) for word in words]
-            words[0] = sys.executable
-            words += NARROWED.get(words[1], [])
-            if words[1:3] == ["-m", "pytest"]:
-                if "-k" not in words and not words[3].startswith("tests/"):
-                    words.append("tests/contract/test_contract.py")  # the only file with wire tests
-                words += [*QUICK, f"--junitxml={report}"]
-        outcome.output += self._call(words, tree)
-        if "pytest" not in words:
-            return
-        assert report.exists(), outcome.output
-        cases = list(ElementTree.parse(report).iter("testcase"))
-        assert cases, f"no test ran: {words}"
-        for case in cases:
-            test = f"{case.get('classname', '').replace('.', '/')}.py::{case.get('name')}"
-            if case.find("skipped") is not None:
-                outcome.skipped.add(test)
-            else:
-                bad = case.find("failure") is not None or case.find("error") is not None
-                outcome.passed[test] = not bad
 
-    def _call(self, words: list[str], tree: Path) -> str:
-        # Its own session, so that it can be ended together with the servers that it started. A
-        # tree that happens to lie in a repository must not change what `git apply` does.
-        environment = {**os.environ, "GIT_CEILING_DIRECTORIES": str(self._folder)}
-        with subprocess.Popen(
-            words,
-            cwd=tree,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            encoding="utf-8",
-            errors="replace",
-            start_new_session=True,
-        ) as process:
-            self._processes.append(process)
-            if self._closing:
-                self._end(process)
-            try:
-                output, _ = process.communicate(timeout=PATIENCE)
-            except subprocess.TimeoutExpired:
-                self._end(process)
-                output, _ = process.communicate()
-                output += f"\n{words}: still running after {PATIENCE:g} s"
-        assert process.returncode == 0 or words[0] == sys.executable, output
-        return output
-
-    def _end(self, process: subprocess.Popen[str]) -> None:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-
-    def close(self) -> None:
-        self._closing = True
-        for process in self._processes:
-            if process.poll() is None:
-                self._end(process)
+def call(words: list[str], tree: Path) -> str:
+    # Its own session, so that it can be ended together with the servers that it started. A
+    # tree that happens to lie in a repository must not change what `git apply` does.
+    with subprocess.Popen(
+        words,
+        cwd=tree,
+        env={**os.environ, "GIT_CEILING_DIRECTORIES": str(tree.parent)},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        errors="replace",
+        start_new_session=True,
+    ) as process:
+        try:
+            output, _ = process.communicate(timeout=PATIENCE)
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode == 0 or words[0] == sys.executable, output
+    return output
 
 
 def copy_tree(tree: Path) -> None:
     tree.mkdir()
     for name in COPIED:
         if (ROOT / name).is_dir():
-            ignored = shutil.ignore_patterns("results", "go")
+            ignored = shutil.ignore_patterns("results", "go", "__pycache__")
             shutil.copytree(ROOT / name, tree / name, ignore=ignored)
         else:
             shutil.copy2(ROOT / name, tree / name)
-
-
-@pytest.fixture(scope="module")
-def outcome(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Callable[[str], Outcome]]:
-    """What came of a part of the page. All parts that the tests of this run ask for are begun at
-    once, a few at a time."""
-    runner = Runner(tmp_path_factory.mktemp("exercises"))
-    tests = [item for item in request.session.items if isinstance(item, pytest.Function)]
-    wanted = {item.callspec.params.get("part") for item in tests if hasattr(item, "callspec")}
-    with ThreadPoolExecutor(AT_A_TIME) as pool:
-        futures: dict[str, Future[Outcome]] = {
-            name: pool.submit(runner.run, part)
-            for name, part in sorted(PARTS.items(), key=lambda item: item[0] not in IMPATIENT)
-            if name in wanted or name == UNCHANGED
-        }
-        try:
-            yield lambda part: futures[part].result()
-        finally:
-            for future in futures.values():
-                future.cancel()
-            runner.close()
 
 
 def without_numbers(text: str) -> str:
@@ -240,16 +194,10 @@ def assert_printed(shown: str, output: str) -> None:
         assert without_numbers(line.partition("…")[0]) in printed, f"shown, not printed: {line}"
 
 
-def whole(outcome: Outcome) -> Outcome:
-    """If nothing was skipped."""
-    if outcome.skipped:
-        needed_in_ci(f"what {', '.join(sorted(outcome.skipped))} needs")
-    return outcome
-
-
+@pytest.mark.long
 @pytest.mark.parametrize("part", PARTS)
-def test_page_shows_what_its_commands_do(outcome: Callable[[str], Outcome], part: str) -> None:
-    page, seen = PARTS[part], whole(outcome(part))
+def test_page_shows_what_its_commands_do(part: str, tmp_path: Path) -> None:
+    page, seen = PARTS[part], run(PARTS[part], tmp_path)
     shown = set(re.findall(r"^FAILED (\S+(?: .*\])?)$", page.after, re.MULTILINE))
     if "\n…\n" in page.after:
         assert shown <= seen.failed(), seen.output[-5000:]
@@ -261,38 +209,31 @@ def test_page_shows_what_its_commands_do(outcome: Callable[[str], Outcome], part
         failing = any(f"::{name}[" in test for test in shown)
         assert failing or all(here.values()), f"{name} fails, and the page does not say so"
     assert_printed(page.after, seen.output)
+    if part == UNCHANGED:
+        passed = seen.passed.keys() - seen.failed()
+        # A check that cannot fail proves nothing. nagle's fails when its exercise is done.
+        assert passed == {f"{CHECKS}::test_nagle_keeps_no_line_back[v3]"}
+        before = [other.before for other in PARTS.values() if other.before]
+        assert len(before) == 4
+        for text in before:
+            assert "\nE " in f"\n{text}"
+            assert_printed(text, seen.output)
+    if part == "5-coalesce":
+        rows = re.findall(r"^.* (\S+)  sendto \d", seen.output, re.MULTILINE)
+        if not rows and not shutil.which("strace"):
+            needed_in_ci("strace is not installed (apt-get install strace)")
+        of_v3, of_mine = map(float, rows)
+        assert of_v3 == 1 < of_mine, "messages per send"
 
 
-@pytest.mark.parametrize("part", [name for name in EXERCISES if PARTS[name].before])
-def test_page_shows_what_the_checks_say_before(
-    outcome: Callable[[str], Outcome], part: str
-) -> None:
-    assert "\nE " in f"\n{PARTS[part].before}"
-    assert_printed(PARTS[part].before, whole(outcome(UNCHANGED)).output)
-
-
-def test_all_checks_but_nagle_fail_before(outcome: Callable[[str], Outcome]) -> None:
-    """A check that cannot fail proves nothing. nagle's fails when its exercise is done."""
-    passed = [test for test, passed in whole(outcome(UNCHANGED)).passed.items() if passed]
-    assert passed == [f"{CHECKS}::test_nagle_keeps_no_line_back[v3]"]
-
-
-@pytest.mark.parametrize("part", ["6-pause"])
-def test_pause_breaks_one_promise_of_the_contract(
-    outcome: Callable[[str], Outcome], part: str
-) -> None:
-    slow = "test_one_who_does_not_read_delays_nobody_and_is_disconnected[custom]"
-    assert whole(outcome(part)).failed() == {f"tests/contract/test_contract.py::{slow}"}
-
-
-@pytest.mark.parametrize("part", ["5-coalesce"])
-def test_coalesce_needs_fewer_sends(outcome: Callable[[str], Outcome], part: str) -> None:
-    rows = re.findall(r"^.* (\S+)  sendto \d", outcome(part).output, re.MULTILINE)
-    if not rows and not shutil.which("strace"):
-        needed_in_ci("strace is not installed (apt-get install strace)")
-    of_v3, of_mine = map(float, rows)
-    assert of_v3 == 1
-    assert of_mine > 1
+def test_every_patch_applies(tmp_path: Path) -> None:
+    copy_tree(tmp_path / "tree")
+    for part in PARTS.values():
+        for command in part.commands:
+            if command.startswith("cp ") and command.endswith(" mine.py"):
+                shutil.copy(ROOT / command.split()[1], tmp_path / "tree" / "mine.py")
+        for patch in part.patches:  # of several each is for the copy
+            call(["git", "apply", "--check", str(PATCHES / f"{patch}.patch")], tmp_path / "tree")
 
 
 def test_every_patch_is_on_the_page_and_numbered_as_its_exercise() -> None:

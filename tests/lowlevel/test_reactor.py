@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from benchmarks.harness.server import DEADLINE
+from benchmarks.harness.process import DEADLINE
 from lowlevel.epoll_backend import EpollBackend
 from lowlevel.reactor import HANGUP, READABLE, WRITABLE, Backend, Reactor
 from lowlevel.selectors_backend import SelectorsBackend

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.harness.server import ROOT
+from benchmarks.harness.files import ROOT
 from tests.contract.test_syscalls import EXPECTED
 from tests.text.claims import claims
 from tests.text.proofs import Proofs

@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 
 from benchmarks.compare.tables import number
-from benchmarks.harness.server import ROOT, SERVERS
+from benchmarks.harness.files import ROOT
+from benchmarks.harness.server import SERVERS
 from tests.contract.test_syscalls import EXPECTED
 from tests.support.needed import needed_in_ci
 

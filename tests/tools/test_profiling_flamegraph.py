@@ -19,7 +19,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks.harness.server import DEADLINE, ROOT
+from benchmarks.harness.files import ROOT
+from benchmarks.harness.process import DEADLINE
 from tests.conftest import has_uvloop
 from tests.support.needed import needed_in_ci
 

@@ -18,7 +18,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks.harness.server import DEADLINE, ROOT
+from benchmarks.harness.files import ROOT
+from benchmarks.harness.process import DEADLINE
 from tests.contract.test_syscalls import EXPECTED
 from tests.support.needed import needed_in_ci
 
