@@ -5,9 +5,9 @@
     python profiling/flamegraph.py --cmd "python my_server.py {port}"
     python profiling/flamegraph.py --diff v3 epoll      # of what an earlier run has written
 
-index.html shows all of them, to zoom and to search in, with what each spent its time on; it needs no
-network. NAME.folded has the samples of a server, for whatever else reads folded stacks (speedscope
-does), and for --diff, which writes diff-A-B.html.
+index.html shows all of them, to zoom and to search in, with what each spent its time on; it needs
+no network. NAME.folded has the samples of a server, for whatever else reads folded stacks, as
+speedscope does, and for --diff, which writes diff-A-B.html.
 
 Waiting shows as work where py-spy looks: a picture of a server that waits for its load is wrong.
 So the load is the same for all and meant to be more than they can do, and index.html says for each
@@ -37,18 +37,27 @@ sys.path[:1] = [str(FOLDER.parent), str(FOLDER)]  # benchmarks is in the first
 
 from benchmarks.harness.environment import environment, sentence  # noqa: E402
 from benchmarks.harness.files import output_folder  # noqa: E402
-from benchmarks.harness.server import BROADCASTING, SERVERS  # noqa: E402
+from benchmarks.harness.server import BROADCASTING  # noqa: E402
 from benchmarks.harness.tables import table  # noqa: E402
-from common.script import NAMES, ProfilingError, run  # noqa: E402
+from common.script import (  # noqa: E402
+    ProfilingError,
+    between,
+    known,
+    own_command,
+    parser,
+    run,
+    with_port,
+    without_folders,
+)
 from flames.page import difference, difference_rows, gallery  # noqa: E402
-from flames.record import Plan, Recording, py_spy, record, version_of, without_folders  # noqa: E402
-from flames.stacks import Stacks, folded, parse  # noqa: E402
+from flames.record import Plan, Recording, py_spy, record, version_of  # noqa: E402
+from flames.stacks import Stacks, folded, parse_stacks  # noqa: E402
 
 DEFAULT = ("v1", "v2", *(name for name in BROADCASTING if "--flush" not in name))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    args = parse_args(argv)
+    args = parse(argv)
     with output_folder(args.output) as folder:
         stacks: dict[str, Stacks] = {}
         for name in args.diff or []:
@@ -106,7 +115,7 @@ def earlier(name: str, args: argparse.Namespace) -> Stacks:
     """What an earlier run has written. ProfilingError: nothing that can be read."""
     path = args.output / f"{file_name(name)}.folded"
     try:
-        stacks: Counter[str] = parse(path.read_text("utf-8"))
+        stacks: Counter[str] = parse_stacks(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else error
         raise ProfilingError(
@@ -118,15 +127,6 @@ def earlier(name: str, args: argparse.Namespace) -> Stacks:
     return stacks
 
 
-def own_command() -> list[str]:
-    """The command line without the folders of this machine, in --output and in --cmd."""
-    words = ["python", "profiling/flamegraph.py"]
-    for before, word in zip(sys.argv, sys.argv[1:]):
-        if before != "--output" and not word.startswith("--output"):
-            words.append(without_folders(word) if "{port}" in word else word)
-    return words
-
-
 def file_name(server: str) -> str:
     """What the files of a server are called: its name, without what a shell would take amiss."""
     if "{port}" in server:
@@ -134,35 +134,29 @@ def file_name(server: str) -> str:
     return re.sub(r"[^\w.]+", "-", server).strip("-")
 
 
-def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    assert __doc__
-    parser = argparse.ArgumentParser(
-        description=__doc__.split("\n")[0],
-        allow_abbrev=False,
-        epilog="Servers: " + ", ".join(SERVERS),
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    options = parser(__doc__)
+    options.add_argument(
+        "names", nargs="*", type=known, metavar="NAME", help=f"default: {' '.join(DEFAULT)}"
     )
-    parser.add_argument("names", nargs="*", metavar="NAME", help="default: " + " ".join(DEFAULT))
-    parser.add_argument("--cmd", action="append", default=[], help="a server of yours, with {port}")
-    parser.add_argument("--clients", type=between(2, 1000), default=50, help="(%(default)s)")
-    parser.add_argument("--duration", type=seconds, default=5.0, help="seconds (%(default)s)")
-    parser.add_argument(
+    options.add_argument(
+        "--cmd", action="append", default=[], type=with_port, help="a server of yours, with {port}"
+    )
+    options.add_argument("--clients", type=between(2, 1000), default=50, help="(%(default)s)")
+    options.add_argument("--duration", type=seconds, default=5.0, help="seconds (%(default)s)")
+    options.add_argument(
         "--rate", type=between(1, 1000), default=250, help="samples a second (%(default)s)"
     )
-    parser.add_argument(
-        "--native",
-        action=argparse.BooleanOptionalAction,
-        default=False,
-        help="frames of C, too: takes py-spy several times longer for each sample",
+    options.add_argument(
+        "--native", action="store_true", help="frames of C, too: makes each sample take longer"
     )
-    parser.add_argument("--output", type=Path, default=FOLDER / "results", help="profiling/results")
-    parser.add_argument("--diff", nargs=2, metavar=("A", "B"), help="where these two differ")
-    args = parser.parse_args(argv)
-    for name in [*args.names, *(args.diff or [])]:
-        if name not in NAMES:
-            parser.error(f"{name!r} is none of {', '.join(NAMES)}")
-    for command in args.cmd:
-        if "{port}" not in command:
-            parser.error(f"--cmd {command!r} has no {{port}}")
+    options.add_argument(
+        "--output", type=Path, default=FOLDER / "results", help="profiling/results"
+    )
+    options.add_argument(
+        "--diff", nargs=2, type=known, metavar=("A", "B"), help="where these two differ"
+    )
+    args = options.parse_args(argv)
     args.servers = list(dict.fromkeys([*args.names, *args.cmd]))
     if not args.servers and not args.diff:
         args.servers = list(DEFAULT)
@@ -172,22 +166,10 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     return args
 
 
-def between(least: int, most: int) -> type[int]:
-    class Number(int):
-        def __new__(cls, text: str) -> Number:
-            number = super().__new__(cls, text)
-            if not least <= number <= most:
-                raise argparse.ArgumentTypeError(f"not from {least} to {most}: {text}")
-            return number
-
-    return Number
-
-
 def seconds(text: str) -> float:
-    value = float(text)
-    if not 0.05 <= value <= 600:
+    if not 0.05 <= float(text) <= 600:
         raise argparse.ArgumentTypeError(f"not from 0.05 to 600: {text}")
-    return value
+    return float(text)
 
 
 if __name__ == "__main__":

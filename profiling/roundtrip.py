@@ -34,45 +34,44 @@ sys.path[:1] = [str(FOLDER.parent), str(FOLDER)]  # benchmarks is in the first
 
 from benchmarks.compare.__main__ import missing  # noqa: E402
 from benchmarks.harness.environment import environment  # noqa: E402
-from benchmarks.harness.files import ROOT, output_folder  # noqa: E402
+from benchmarks.harness.files import output_folder  # noqa: E402
 from calls.rounds import Row, steady  # noqa: E402
 from calls.steps import Place, at, one_round  # noqa: E402
 from calls.tracing import strace_version  # noqa: E402
-from common.script import NAMES, ProfilingError, run  # noqa: E402
+from common.script import (  # noqa: E402
+    ProfilingError,
+    between,
+    known,
+    own_command,
+    parser,
+    run,
+    with_port,
+)
 
 MODELS = ("v1", "v2", "v3", "v4", "selectors", "epoll", "epoll-et", "uvloop")
 """What --output measures."""
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=(__doc__ or "").partition("\n")[0], allow_abbrev=False
+    options = parser(__doc__)
+    options.add_argument(
+        "names", nargs="*", type=known, metavar="NAME", help="one; several with --output only"
     )
-    parser.add_argument(
-        "names", nargs="*", metavar="NAME", help=f"{', '.join(NAMES)}; several with --output only"
-    )
-    parser.add_argument("--cmd", metavar="COMMAND", help="another server; {port} is its port")
-    parser.add_argument("--clients", type=int, default=3, metavar="N", help="default: 3")
-    parser.add_argument(
+    options.add_argument("--cmd", type=with_port, help="another server; {port} is its port")
+    options.add_argument("--clients", type=between(2, 1000), default=3, help="default: 3")
+    options.add_argument(
         "--output",
         type=Path,
         metavar="DIR",
         help=f"write DIR/rounds.json, of these servers; default: {', '.join(MODELS)}",
     )
-    args = parser.parse_args(argv)
+    args = options.parse_args(argv)
+    if args.output and args.cmd:
+        options.error("argument --output: not with --cmd, only by NAME")
     if args.output:
-        if args.cmd:
-            parser.error("argument --output: not with --cmd, only by NAME")
         args.names = args.names or list(MODELS)
     elif len(args.names) + bool(args.cmd) != 1:
-        parser.error("one server: a NAME, or --cmd COMMAND; several with --output only")
-    for name in args.names:
-        if name not in NAMES:
-            parser.error(f"{name!r} is none of {', '.join(NAMES)}")
-    if args.cmd and "{port}" not in args.cmd:
-        parser.error(f"argument --cmd: {args.cmd!r} has no {{port}}")
-    if args.clients < 2:
-        parser.error("argument --clients: a broadcast needs 2")
+        options.error("one server: a NAME, or --cmd COMMAND; several with --output only")
     return args
 
 
@@ -106,16 +105,6 @@ def recorded(name: str, clients: int) -> list[Row]:
     return steady(rows, ports)
 
 
-def command(args: argparse.Namespace) -> list[str]:
-    """What makes rounds.json again, without the paths of this machine."""
-    folder = args.output.resolve()
-    words = ["python", "profiling/roundtrip.py"]
-    words += args.names if args.names != list(MODELS) else []
-    words += ["--clients", str(args.clients)] if args.clients != 3 else []
-    shown = folder.relative_to(ROOT) if folder.is_relative_to(ROOT) else folder.name
-    return [*words, "--output", str(shown)]
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
     names = args.names or [args.cmd]
@@ -126,7 +115,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     with output_folder(args.output) as folder:
         rounds = {
-            "environment": environment(command(args)) | {"strace": strace_version()},
+            "environment": environment(own_command()) | {"strace": strace_version()},
             "clients": args.clients,
             "servers": {name: recorded(name, args.clients) for name in names},
         }

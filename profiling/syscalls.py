@@ -42,64 +42,58 @@ from benchmarks.harness.server import SILENT  # noqa: E402
 from benchmarks.harness.tables import table  # noqa: E402
 from calls import counts, floods  # noqa: E402
 from calls.tracing import strace, strace_version  # noqa: E402
-from common.script import NAMES, ProfilingError, run  # noqa: E402
+from common.script import (  # noqa: E402
+    NAMES,
+    ProfilingError,
+    between,
+    known,
+    own_command,
+    parser,
+    run,
+    with_port,
+)
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=(__doc__ or "").partition("\n")[0],
-        epilog="Servers and peers: " + ", ".join(NAMES),
-        allow_abbrev=False,
-    )
+    options = parser(__doc__)
 
     def clients(text: str) -> list[int]:
-        counts = sorted(set(map(int, text.split(","))))
-        if counts[0] < 2:
-            raise argparse.ArgumentTypeError("a broadcast needs 2 clients")
-        return counts
+        return sorted(set(map(between(2, 10_000), text.split(","))))
 
-    def positive(text: str) -> int:
-        if int(text) < 1:
-            raise argparse.ArgumentTypeError("at least 1")
-        return int(text)
-
-    parser.add_argument("names", nargs="*", metavar="NAME", help="default: all that are installed")
-    parser.add_argument(
+    options.add_argument(
+        "names", nargs="*", type=known, metavar="NAME", help="default: all that are installed"
+    )
+    options.add_argument(
         "--cmd",
         action="append",
         default=[],
-        metavar="COMMAND",
-        help="another server that broadcasts; {port} is replaced by its port",
+        type=with_port,
+        help="another server that broadcasts; {port} is its port",
     )
-    parser.add_argument(
+    options.add_argument(
         "--clients", type=clients, metavar="N,...", help="default: 2,10,50; --load: 10,100"
     )
-    parser.add_argument("--rounds", type=positive, default=200, metavar="N", help="default: 200")
-    parser.add_argument("--json", action="store_true", help="the counts, and no tables")
-    parser.add_argument(
-        "--output", type=Path, metavar="DIR", help="write the comparison there, .md and .json"
+    number = between(1, 10_000_000)
+    options.add_argument("--rounds", type=number, default=200, metavar="N", help="default: 200")
+    options.add_argument("--json", action="store_true", help="print the counts, and no tables")
+    options.add_argument("--output", type=Path, metavar="DIR", help="write them there, and tables")
+    options.add_argument("--load", action="store_true", help="count in a flood, not in lock-step")
+    options.add_argument(
+        "--messages", type=number, default=200, metavar="N", help="--load: of each sender (200)"
     )
-    parser.add_argument("--load", action="store_true", help="count in a flood, not in lock-step")
-    parser.add_argument(
-        "--messages", type=positive, default=200, metavar="N", help="--load: of each sender (200)"
-    )
-    parser.add_argument(
+    options.add_argument(
         "--tool", choices=floods.TOOLS, help="--load: default: the first that works"
     )
-    args = parser.parse_args(argv)
-    unknown = [name for name in args.names if name not in NAMES]
-    if unknown:
-        parser.error(f"{unknown[0]!r} is none of {', '.join(NAMES)}")
-    for command in args.cmd:
-        if "{port}" not in command:
-            parser.error(f"argument --cmd: {command!r} has no {{port}}")
+    args = options.parse_args(argv)
     if args.tool and not args.load:
-        parser.error("argument --tool: only with --load")
+        options.error("argument --tool: only with --load")
     args.chosen = args.names or ([] if args.cmd else list(NAMES))
     if args.load:
         args.chosen = [name for name in args.chosen if name not in SILENT]
         if not (args.chosen or args.cmd):
-            parser.error(f"{', '.join(SILENT)} tell nobody what is said: there is nothing to flood")
+            options.error(
+                f"{', '.join(SILENT)} tell nobody what is said: there is nothing to flood"
+            )
     args.clients = args.clients or ([10, 100] if args.load else [2, 10, 50])
     return args
 
@@ -117,7 +111,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         folder = stack.enter_context(output_folder(args.output)) if args.output else None
         stack.enter_context(descriptor_limit_raised())
         parameters: dict[str, Any] = {"clients": args.clients}
-        machine = environment(command(args)) | versions(servers)
+        machine = environment(own_command()) | versions(servers)
         if tool != "perf":
             machine["strace"] = strace_version()
         made_on = ", ".join([sentence(machine), *further(machine)])
@@ -174,20 +168,6 @@ def further(machine: Mapping[str, str]) -> Iterator[str]:
     """What sentence() leaves out: what only some servers are made with, and strace."""
     told = sentence(dict(machine))
     return (f"{name} {version}" for name, version in machine.items() if version not in told)
-
-
-def command(args: argparse.Namespace) -> list[str]:
-    """What makes these results again: without the places that they were written to."""
-    words = ["python", "profiling/syscalls.py", *args.names]
-    for text in args.cmd:
-        words += ["--cmd", text]
-    words += ["--clients", ",".join(map(str, args.clients))]
-    if args.load:
-        words += ["--load", "--messages", str(args.messages)]
-        words += ["--tool", args.tool] if args.tool else []
-    else:
-        words += ["--rounds", str(args.rounds)]
-    return words
 
 
 def complain(results: Sequence[counts.Counted]) -> int:

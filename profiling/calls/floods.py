@@ -18,7 +18,6 @@ import contextlib
 import os
 import re
 import select
-import shutil
 import signal
 import subprocess
 import tempfile
@@ -119,7 +118,8 @@ def flood(name: str, clients: int, messages: int, tool: str) -> Flooded:
             with flood_of(server, clients, SENDERS, in_flight=IN_FLIGHT, cpu=our_cpu) as load:
                 load.run(1)
                 server.wait_until_at_rest()
-                with contextlib.nullcontext() if tool == "strace" else _perf(server.pid) as calls:
+                none = contextlib.nullcontext(Counter[str]())
+                with none if tool == "strace" else _perf(server.pid) as calls:
                     ran = load.run(messages)
                     server.wait_until_at_rest()
             server.stop()

@@ -47,7 +47,7 @@ PURPOSES = {
 }
 _DECODED = re.compile(r"(?<=\d)<(?:->|[^<>]|<[^<>]*>)*>")
 _SOCKET = re.compile(r"(\d+)<TCP(?:v6)?:\[[^]]*?->[^]]*?:(\d+)\]+>")
-_READY = re.compile(r"\(in \[(\d+)|fd=(\d+).*\[|data=\{u32=(\d+)|data=0x([0-9a-f]+)")
+_READY = re.compile(r"\(in \[(\d+)|fd=(\d+).*\[|data=\{u32=(\d+)|data=(0x[0-9a-f]+)")
 _LOOP = re.compile(r"\brun(_forever)?\(")
 _TIMEOUT = re.compile(r", (-?\d+)(?:, NULL, 8)?\) += ")
 
@@ -105,7 +105,7 @@ class Step:
             if "tv_sec=0, " in text or (timeout and timeout[1] == "0"):
                 return "looks, without sleeping: something waits to be run"
             ready = _READY.search(text)
-            fd = str(int(ready[4], 16)) if ready and ready[4] else ready and ready[ready.lastindex]
+            fd = str(int(ready[ready.lastindex or 0], 0)) if ready else ""
             who = f": client {clients[fd]}" if fd in clients else ""
             return f"sleeps until somebody is ready{who}"
         fd = text.partition("<")[0].partition(",")[0]
@@ -223,8 +223,8 @@ def _cut(name: str, steps: list[Step], first: str, last: str) -> list[Step]:
             for index, step in enumerate(steps)
             if step.call.kind in READS and f', "{text}' in step.call.text
         )
-        index = next(received, None)
-        if index is None:
+        index = next(received, -1)
+        if index < 0:
             raise ProfilingError(f"{name}: {text!r} is not among what was received")
         for before in range(index - 1, -1, -1):  # asyncio takes memory between wait and read
             kind, thread = steps[before].call.kind, steps[before].call.thread

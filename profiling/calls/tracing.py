@@ -2,7 +2,7 @@
 
 strace starts the server as its own child, so it needs no right over processes that run already.
 What it writes goes into memory that has no name in any folder: whatever ends a script, no file of
-it is left. When a script is killed outright, strace hears of it from the kernel and ends the server.
+it is left. When a script is killed outright, strace learns it from the kernel and ends the server.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from types import TracebackType
 
 from benchmarks.harness.crowd import Crowd, DeliveryError, message

@@ -6,8 +6,10 @@ them; when a script is killed outright, the kernel ends what it has started.
 
 from __future__ import annotations
 
+import argparse
 import ctypes
 import os
+import re
 import shutil
 import signal
 import sys
@@ -49,6 +51,51 @@ def tool(name: str, package: str) -> str:
 def quiet(name: str) -> list[str]:
     """--quiet, for those whose broadcast is what counts; v1 and v2 are seen by what they print."""
     return ["--quiet"] if name in BROADCASTING else []
+
+
+def parser(text: str | None) -> argparse.ArgumentParser:
+    """Of a script with this docstring."""
+    return argparse.ArgumentParser(
+        description=(text or "").partition("\n")[0],
+        epilog=f"Servers: {', '.join(NAMES)}",
+        allow_abbrev=False,
+    )
+
+
+def known(name: str) -> str:
+    """The type of an argument that names a server."""
+    if name not in NAMES:
+        raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(NAMES)}")
+    return name
+
+
+def with_port(command: str) -> str:
+    """The type of --cmd."""
+    if "{port}" not in command:
+        raise argparse.ArgumentTypeError(f"{command!r} has no {{port}}")
+    return command
+
+
+def between(least: int, most: int) -> Callable[[str], int]:
+    """The type of an argument that is such a number."""
+
+    def number(text: str) -> int:
+        if not least <= int(text) <= most:
+            raise argparse.ArgumentTypeError(f"not from {least} to {most}: {text}")
+        return int(text)
+
+    return number
+
+
+def without_folders(command: str) -> str:
+    """What it says of this machine is left out."""
+    return re.sub(r"(^|[ =])/\S*/", r"\1", command)
+
+
+def own_command() -> list[str]:
+    """The command line that makes a result again."""
+    script, *words = sys.argv
+    return ["python", f"profiling/{Path(script).name}", *map(without_folders, words)]
 
 
 def stop_once(signum: int, frame: FrameType | None) -> None:

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 import shutil
 import signal
 import subprocess
@@ -38,10 +37,10 @@ from benchmarks.harness.flood import flood
 from benchmarks.harness.process import DEADLINE, ServerError, has_ended, starter
 from benchmarks.harness.roster import PeerError
 from benchmarks.harness.server import SILENT, Server
-from common.script import ProfilingError, one_line, quiet
+from common.script import ProfilingError, one_line, quiet, without_folders
 from flames.load import SENDERS, Clock, Ingest
 from flames.perf import Perf, Seen
-from flames.stacks import parse, shares, shortened
+from flames.stacks import parse_stacks, shares, shortened
 
 WARM_UP = 0.3
 """Seconds of load before py-spy looks."""
@@ -125,10 +124,6 @@ class Recording:
         return shares(self.stacks)
 
 
-def without_folders(command: str) -> str:
-    return " ".join(word.rpartition("/")[2] for word in shlex.split(command))
-
-
 def py_spy() -> str:
     """The program: on PATH, or beside our interpreter. ProfilingError: it is not there."""
     path = shutil.which("py-spy") or shutil.which(str(Path(sys.executable).with_name("py-spy")))
@@ -161,11 +156,11 @@ def record(name: str, plan: Plan, folder: Path) -> Recording:
             raise ProfilingError(f"{name} cannot be profiled: {one_line(error)}") from None
         stack.enter_context(server)
         try:
-            if name in SILENT:
-                load = stack.enter_context(Ingest(server, plan.clients))
-            else:
-                options = {"in_flight": IN_FLIGHT, "cpu": load_cpu}
-                load = stack.enter_context(flood(server, plan.clients, SENDERS, **options))
+            load = stack.enter_context(
+                Ingest(server, plan.clients)
+                if name in SILENT
+                else flood(server, plan.clients, SENDERS, in_flight=IN_FLIGHT, cpu=load_cpu)
+            )
             load.run_until(_after(WARM_UP, server))
             os.kill(server.process.pid, signal.SIGUSR1)
             load.run_until(_sampling(server, log))
@@ -245,7 +240,7 @@ def _stop(name: str, server: Server, log: Path, raw: Path) -> Counter[str]:
         raise ProfilingError(f"{name}: py-spy did not end within {2 * DEADLINE:g} s")
     stacks: Counter[str] = Counter()
     try:
-        stacks = shortened(parse(raw.read_text("utf-8")))
+        stacks = shortened(parse_stacks(raw.read_text("utf-8")))
     except FileNotFoundError:
         pass
     except ValueError as error:

@@ -81,7 +81,7 @@ _LOOP = re.compile(
 )
 
 
-def parse(text: str) -> Counter[str]:
+def parse_stacks(text: str) -> Counter[str]:
     """The stacks of a file in py-spy's raw format. ValueError: it is none."""
     stacks: Counter[str] = Counter()
     for number, line in enumerate(text.splitlines(), 1):
