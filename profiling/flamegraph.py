@@ -39,16 +39,8 @@ from benchmarks.harness.environment import environment, sentence  # noqa: E402
 from benchmarks.harness.files import output_folder  # noqa: E402
 from benchmarks.harness.server import BROADCASTING  # noqa: E402
 from benchmarks.harness.tables import table  # noqa: E402
-from common.script import (  # noqa: E402
-    ProfilingError,
-    between,
-    known,
-    own_command,
-    parser,
-    run,
-    with_port,
-    without_folders,
-)
+from common import script  # noqa: E402
+from common.script import ProfilingError  # noqa: E402
 from flames.page import difference, difference_rows, gallery  # noqa: E402
 from flames.record import Plan, Recording, py_spy, record, version_of  # noqa: E402
 from flames.stacks import Stacks, folded, parse_stacks  # noqa: E402
@@ -69,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             files = {name: f"{file_name(name)}.folded" for name in args.servers}
             for name, file in files.items():
                 (folder / file).write_text(folded(stacks[name]), "utf-8")
-            page = gallery(recordings, files, environment(own_command()), notes)
+            page = gallery(recordings, files, environment(script.own_command()), notes)
             (folder / "index.html").write_text(page, "utf-8")
         if args.diff:
             compare(args, stacks, folder)
@@ -101,7 +93,7 @@ def compare(args: argparse.Namespace, stacks: dict[str, Stacks], folder: Path) -
     notes = [f"{name}: {sum(stacks[name].values()):,} samples" for name in args.diff]
     if not {first, second} <= {*args.servers}:
         notes += ["Recorded by an earlier run: index.html says when, and on what."]
-    notes += [sentence(environment(own_command()))]
+    notes += [sentence(environment(script.own_command()))]
     notes += [
         "Parts of all samples of a server, in per cent. Self: in the function itself, and in C "
         "that it calls. Total: in it or in what it calls. Line numbers are left out."
@@ -130,22 +122,28 @@ def earlier(name: str, args: argparse.Namespace) -> Stacks:
 def file_name(server: str) -> str:
     """What the files of a server are called: its name, without what a shell would take amiss."""
     if "{port}" in server:
-        server = f"cmd-{without_folders(server.replace('{port}', ''))}"
+        server = f"cmd-{script.without_folders(server.replace('{port}', ''))}"
     return re.sub(r"[^\w.]+", "-", server).strip("-")
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    options = parser(__doc__)
+    options = script.parser(__doc__)
     options.add_argument(
-        "names", nargs="*", type=known, metavar="NAME", help=f"default: {' '.join(DEFAULT)}"
+        "names", nargs="*", type=script.known, metavar="NAME", help=f"default: {' '.join(DEFAULT)}"
     )
     options.add_argument(
-        "--cmd", action="append", default=[], type=with_port, help="a server of yours, with {port}"
+        "--cmd",
+        action="append",
+        default=[],
+        type=script.with_port,
+        help="a server of yours, with {port}",
     )
-    options.add_argument("--clients", type=between(2, 1000), default=50, help="(%(default)s)")
+    options.add_argument(
+        "--clients", type=script.between(2, 1000), default=50, help="(%(default)s)"
+    )
     options.add_argument("--duration", type=seconds, default=5.0, help="seconds (%(default)s)")
     options.add_argument(
-        "--rate", type=between(1, 1000), default=250, help="samples a second (%(default)s)"
+        "--rate", type=script.between(1, 1000), default=250, help="samples a second (%(default)s)"
     )
     options.add_argument(
         "--native", action="store_true", help="frames of C, too: makes each sample take longer"
@@ -154,7 +152,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--output", type=Path, default=FOLDER / "results", help="profiling/results"
     )
     options.add_argument(
-        "--diff", nargs=2, type=known, metavar=("A", "B"), help="where these two differ"
+        "--diff", nargs=2, type=script.known, metavar=("A", "B"), help="where these two differ"
     )
     args = options.parse_args(argv)
     args.servers = list(dict.fromkeys([*args.names, *args.cmd]))
@@ -173,4 +171,4 @@ def seconds(text: str) -> float:
 
 
 if __name__ == "__main__":
-    sys.exit(run("flamegraph", main))
+    sys.exit(script.run("flamegraph", main))

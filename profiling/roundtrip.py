@@ -38,27 +38,24 @@ from benchmarks.harness.files import output_folder  # noqa: E402
 from calls.rounds import Row, steady  # noqa: E402
 from calls.steps import Place, at, one_round  # noqa: E402
 from calls.tracing import strace_version  # noqa: E402
-from common.script import (  # noqa: E402
-    ProfilingError,
-    between,
-    known,
-    own_command,
-    parser,
-    run,
-    with_port,
-)
+from common import script  # noqa: E402
+from common.script import ProfilingError  # noqa: E402
 
 MODELS = ("v1", "v2", "v3", "v4", "selectors", "epoll", "epoll-et", "uvloop")
 """What --output measures."""
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    options = parser(__doc__)
+    options = script.parser(__doc__)
     options.add_argument(
-        "names", nargs="*", type=known, metavar="NAME", help="one; several with --output only"
+        "names",
+        nargs="*",
+        type=script.known,
+        metavar="NAME",
+        help="one; several with --output only",
     )
-    options.add_argument("--cmd", type=with_port, help="another server; {port} is its port")
-    options.add_argument("--clients", type=between(2, 1000), default=3, help="default: 3")
+    options.add_argument("--cmd", type=script.with_port, help="another server; {port} is its port")
+    options.add_argument("--clients", type=script.between(2, 1000), default=3, help="default: 3")
     options.add_argument(
         "--output",
         type=Path,
@@ -115,7 +112,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     with output_folder(args.output) as folder:
         rounds = {
-            "environment": environment(own_command()) | {"strace": strace_version()},
+            "environment": environment(script.own_command()) | {"strace": strace_version()},
             "clients": args.clients,
             "servers": {name: recorded(name, args.clients) for name in names},
         }
@@ -125,4 +122,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(run("roundtrip", main))
+    sys.exit(script.run("roundtrip", main))

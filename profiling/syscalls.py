@@ -24,7 +24,7 @@ import argparse
 import json
 import signal
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -39,41 +39,36 @@ from benchmarks.harness.environment import environment, sentence  # noqa: E402
 from benchmarks.harness.files import output_folder  # noqa: E402
 from benchmarks.harness.process import descriptor_limit_raised  # noqa: E402
 from benchmarks.harness.server import SILENT  # noqa: E402
-from benchmarks.harness.tables import table  # noqa: E402
 from calls import counts, floods  # noqa: E402
 from calls.tracing import strace, strace_version  # noqa: E402
-from common.script import (  # noqa: E402
-    NAMES,
-    ProfilingError,
-    between,
-    known,
-    own_command,
-    parser,
-    run,
-    with_port,
-)
+from common import script  # noqa: E402
+from common.script import ProfilingError  # noqa: E402
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    options = parser(__doc__)
+    options = script.parser(__doc__)
 
     def clients(text: str) -> list[int]:
-        return sorted(set(map(between(2, 10_000), text.split(","))))
+        return sorted(set(map(script.between(2, 10_000), text.split(","))))
 
     options.add_argument(
-        "names", nargs="*", type=known, metavar="NAME", help="default: all that are installed"
+        "names",
+        nargs="*",
+        type=script.known,
+        metavar="NAME",
+        help="default: all that are installed",
     )
     options.add_argument(
         "--cmd",
         action="append",
         default=[],
-        type=with_port,
+        type=script.with_port,
         help="another server that broadcasts; {port} is its port",
     )
     options.add_argument(
         "--clients", type=clients, metavar="N,...", help="default: 2,10,50; --load: 10,100"
     )
-    number = between(1, 10_000_000)
+    number = script.between(1, 10_000_000)
     options.add_argument("--rounds", type=number, default=200, metavar="N", help="default: 200")
     options.add_argument("--json", action="store_true", help="print the counts, and no tables")
     options.add_argument("--output", type=Path, metavar="DIR", help="write them there, and tables")
@@ -87,7 +82,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     args = options.parse_args(argv)
     if args.tool and not args.load:
         options.error("argument --tool: only with --load")
-    args.chosen = args.names or ([] if args.cmd else list(NAMES))
+    args.chosen = args.names or ([] if args.cmd else list(script.NAMES))
     if args.load:
         args.chosen = [name for name in args.chosen if name not in SILENT]
         if not (args.chosen or args.cmd):
@@ -110,80 +105,54 @@ def main(argv: Sequence[str] | None = None) -> int:
     with ExitStack() as stack:
         folder = stack.enter_context(output_folder(args.output)) if args.output else None
         stack.enter_context(descriptor_limit_raised())
+        further = versions(servers) | ({} if tool == "perf" else {"strace": strace_version()})
+        machine = environment(script.own_command())
+        others = [f"{name} {text}" for name, text in further.items() if name not in machine]
+        made_on = ", ".join([sentence(machine), *others])
+        machine |= further
         parameters: dict[str, Any] = {"clients": args.clients}
-        machine = environment(own_command()) | versions(servers)
-        if tool != "perf":
-            machine["strace"] = strace_version()
-        made_on = ", ".join([sentence(machine), *further(machine)])
         if args.load:
-            floodings = flood_all(args, servers, tool)
-            text = floods.markdown(floodings, tool, made_on)
+            flooded = [
+                floods.flood(name, clients, args.messages, tool)
+                for name in servers
+                for clients in args.clients
+            ]
+            if not args.json:
+                print(floods.terminal(flooded, tool))
+            text = floods.markdown(flooded, tool, made_on)
             parameters |= {"messages": args.messages, "tool": tool}
-            as_json: Any = [one.as_json() for one in floodings]
+            by_server: Any = [one.as_json() for one in flooded]
         else:
-            counted = count_all(args, servers)
+            counted = []
+            for name in servers:
+                counted.append(counts.count(name, args.clients, args.rounds))
+                if not args.json:
+                    print(counts.terminal(counted[-1]), end="\n\n", flush=True)
             text = counts.markdown(counted, lacking, made_on)
             parameters |= {"rounds": args.rounds}
-            as_json = {one.name: one.as_json() for one in counted}
-        results = {
-            "environment": machine,
-            "parameters": parameters,
-            "servers": as_json,
-            "missing": lacking,
-        }
+            by_server = {one.name: one.as_json() for one in counted}
+        results = {"environment": machine, "parameters": parameters, "servers": by_server}
+        as_json = json.dumps({**results, "missing": lacking}, indent=1) + "\n"
         if args.json:
-            print(json.dumps(results, indent=1))
+            print(as_json, end="")
         if folder:
             stem = "syscalls-load" if args.load else "syscalls"
             (folder / f"{stem}.md").write_text(text, "utf-8")
-            (folder / f"{stem}.json").write_text(json.dumps(results, indent=1) + "\n", "utf-8")
+            (folder / f"{stem}.json").write_text(as_json, "utf-8")
     return 0 if args.load else complain(counted)
-
-
-def flood_all(args: argparse.Namespace, servers: Sequence[str], tool: str) -> list[floods.Flooded]:
-    results = [
-        floods.flood(name, clients, args.messages, tool)
-        for name in servers
-        for clients in args.clients
-    ]
-    if not args.json:
-        print(table(floods.rows(results), style="plain"))
-        print(f"\nSeen by {tool}.{floods.SLOWER[tool]}")
-        for one in results:
-            calls = ", ".join(f"{call} {count}" for call, count in one.calls.most_common())
-            print(f"{one.name}, N = {one.clients}: {calls}")
-    return results
-
-
-def count_all(args: argparse.Namespace, servers: Sequence[str]) -> list[counts.Counted]:
-    results = []
-    for name in servers:
-        results.append(counts.count(name, args.clients, args.rounds))
-        if not args.json:
-            print(counts.terminal(results[-1]), end="\n\n", flush=True)
-    return results
-
-
-def further(machine: Mapping[str, str]) -> Iterator[str]:
-    """What sentence() leaves out: what only some servers are made with, and strace."""
-    told = sentence(dict(machine))
-    return (f"{name} {version}" for name, version in machine.items() if version not in told)
 
 
 def complain(results: Sequence[counts.Counted]) -> int:
     """Exit status 1 for a count that should be the same in each round and is not."""
-    status = 0
     for counted in results:
         for complaint in counted.complaints():
-            kind = "not exact: " if counted.must_be_even() else ""
+            kind = "not exact: " if counted.exact else ""
             print(f"syscalls: {kind}{complaint}", file=sys.stderr)
-            status |= counted.must_be_even()
-        if counted.must_be_even() and len(counted.clients) > 2:
-            for call in counted.calls:
-                if not counted.formula(call) and call not in counted.uneven():
-                    print(f"syscalls: {counted.name}: {call}: not linear in N", file=sys.stderr)
-    return int(status)
+        for call in counted.calls if counted.exact and len(counted.clients) > 2 else ():
+            if not counted.formula(call) and call not in counted.uneven():
+                print(f"syscalls: {counted.name}: {call}: not linear in N", file=sys.stderr)
+    return int(any(counted.exact and counted.uneven() for counted in results))
 
 
 if __name__ == "__main__":
-    sys.exit(run("syscalls", main))
+    sys.exit(script.run("syscalls", main))

@@ -133,7 +133,9 @@ def flood(name: str, clients: int, messages: int, tool: str) -> Flooded:
             subprocess.TimeoutExpired,
         ) as error:
             raise failure(server, error) from None
-    return Flooded(name, clients, ran.deliveries, load.saturating, calls)
+    # A last message is outside of what the load has measured, and of strace's window.
+    deliveries = ran.deliveries + (clients - 1 if tool == "perf" else 0)
+    return Flooded(name, clients, deliveries, load.saturating, calls)
 
 
 @contextlib.contextmanager
@@ -197,16 +199,22 @@ def _events() -> list[str]:
 
 def rows(results: Sequence[Flooded]) -> list[list[str]]:
     """A table."""
-    head = ["server", "N", "waits", "reads", "sends", "besides", "all", "messages per send"]
-    lines = [head]
+    lines = [["server", "N", "waits", "reads", "sends", "besides", "all", "messages per send"]]
     for one in results:
         others = [call for call in one.calls if call not in (*WAITS, *READS, *SENDS)]
         parts = [sum(map(one.calls.__getitem__, k)) for k in (WAITS, READS, SENDS, others)]
         per_delivery = [f"{n / one.deliveries:.3f}" for n in (*parts, one.calls.total())]
-        mark = "" if one.saturating else " (not saturated)"
-        per_send = f"{one.deliveries / one.sends:.2f}{mark}"
+        per_send = f"{one.deliveries / one.sends:.2f}" + " (not saturated)" * (not one.saturating)
         lines.append([one.name, str(one.clients), *per_delivery, per_send])
     return lines
+
+
+def terminal(results: Sequence[Flooded], tool: str) -> str:
+    lines = [table(rows(results), style="plain"), "", f"Seen by {tool}.{SLOWER[tool]}", ""]
+    for one in results:
+        calls = ", ".join(f"{call} {count}" for call, count in one.calls.most_common())
+        lines.append(f"{one.name}, N = {one.clients}: {calls}")
+    return "\n".join(lines)
 
 
 def markdown(results: Sequence[Flooded], tool: str, made_on: str) -> str:

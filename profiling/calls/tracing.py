@@ -15,7 +15,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
-from types import TracebackType
 
 from benchmarks.harness.crowd import Crowd, DeliveryError, message
 from benchmarks.harness.process import ServerError, starter
@@ -86,13 +85,8 @@ class Trace:
     def __enter__(self) -> Trace:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.server.__exit__(kind, error, traceback)
+    def __exit__(self, *error: object) -> None:
+        self.server.kill()
         os.close(self._memory)
 
 
@@ -136,12 +130,7 @@ class LockStep:
     def __enter__(self) -> LockStep:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, *error: object) -> None:
         with self._crowd:
             if kind is None and self._broadcasts:
                 self._crowd.assert_silent()

@@ -33,7 +33,7 @@ from pathlib import Path
 
 from benchmarks.harness.cpus import pinned, two_cpus
 from benchmarks.harness.crowd import DeliveryError
-from benchmarks.harness.flood import flood
+from benchmarks.harness.flood import Load, flood
 from benchmarks.harness.process import DEADLINE, ServerError, has_ended, starter
 from benchmarks.harness.roster import PeerError
 from benchmarks.harness.server import SILENT, Server
@@ -100,10 +100,7 @@ class Recording:
             )
         used = f"it used {self.busy:.0%} of a CPU"
         if self.busy < 0.6 and self.queued is None:
-            warnings.append(
-                f"{used}; whether it waited for its load, or py-spy and others had the CPU, "
-                "cannot be told of several threads"
-            )
+            warnings.append(f"{used}; of several threads it cannot be told why not more")
         elif self.busy + (self.queued or 0) < 0.6:
             warnings.append(f"not saturated: {used} and mostly waited for its load")
         elif self.busy < 0.6:
@@ -156,11 +153,12 @@ def record(name: str, plan: Plan, folder: Path) -> Recording:
             raise ProfilingError(f"{name} cannot be profiled: {one_line(error)}") from None
         stack.enter_context(server)
         try:
-            load = stack.enter_context(
+            load: Ingest | Load = (
                 Ingest(server, plan.clients)
                 if name in SILENT
                 else flood(server, plan.clients, SENDERS, in_flight=IN_FLIGHT, cpu=load_cpu)
             )
+            stack.enter_context(load)
             load.run_until(_after(WARM_UP, server))
             os.kill(server.process.pid, signal.SIGUSR1)
             load.run_until(_sampling(server, log))
