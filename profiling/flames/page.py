@@ -65,7 +65,7 @@ def gallery(
         [_shares(recordings), _paragraph(READING)],
         legend,
         [_section(r, files[r.server]) for r in recordings],
-        [_picture(r.stacks) for r in recordings],
+        [picture(r.stacks) for r in recordings],
         [*([beside, _paragraph(BESIDE_PERF)] if beside else []), *map(_paragraph, foot)],
     )
 
@@ -81,6 +81,17 @@ def difference(a: Stacks, b: Stacks, names: tuple[str, str], notes: Iterable[str
         (_between(0.5), f"three times more in {second}", ""),
         (_between(1), f"only {second}", ""),
     ]
+    return _page(
+        f"{first} and {second}: where they spend their time",
+        [],
+        legend,
+        ['<section id="both"><p class="match"></p><div></div></section>'],
+        [difference_picture(a, b, names)],
+        [table(difference_rows(a, b, names), style="html"), *map(_paragraph, notes)],
+    )
+
+
+def difference_picture(a: Stacks, b: Stacks, names: tuple[str, str]) -> dict[str, Any]:
     shares = [
         ([function(text) for text in stack.split(";")], name, count / sum(stacks.values()) / 2)
         for name, stacks in zip(names, (a, b))
@@ -89,17 +100,10 @@ def difference(a: Stacks, b: Stacks, names: tuple[str, str], notes: Iterable[str
 
     def described(node: Node) -> tuple[str, str, str]:
         was, now = (2 * node.weights.get(name, 0) for name in names)
-        text = f"{first}: {was:.1%}, {second}: {now:.1%}, difference {100 * (now - was):+.1f}"
+        text = f"{names[0]}: {was:.1%}, {names[1]}: {now:.1%}, difference {100 * (now - was):+.1f}"
         return _between((now - was) / (now + was)), text, ""
 
-    return _page(
-        f"{first} and {second}: where they spend their time",
-        [],
-        legend,
-        ['<section id="both"><p class="match"></p><div></div></section>'],
-        [_node(tree(shares), described)],
-        [table(difference_rows(a, b, names), style="html"), *map(_paragraph, notes)],
-    )
+    return _node(tree(shares), described)
 
 
 def difference_rows(a: Stacks, b: Stacks, names: tuple[str, str]) -> list[list[str]]:
@@ -192,7 +196,7 @@ def _beside_perf(recordings: Sequence[Recording]) -> str:
     return table(rows, style="html") if len(rows) > 1 else ""
 
 
-def _picture(stacks: Stacks) -> dict[str, Any]:
+def picture(stacks: Stacks) -> dict[str, Any]:
     """One server. The colour of a frame is that of what nearly all of its samples did."""
     samples = sum(stacks.values())
 
