@@ -77,7 +77,10 @@ class Client:
         """Its next message; the line that all others must hear."""
         line = message(self.sent, size)
         self.sent += 1
-        self.sock.send(line)
+        try:
+            self.sock.send(line)
+        except OSError as error:
+            raise DeliveryError(f"{self.name}: {error.strerror}") from None
         return self.prefix + line
 
     def receive(self) -> bytes:

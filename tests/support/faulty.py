@@ -51,15 +51,18 @@ class Faulty(threading.Thread):
                 if not data:
                     poll.unregister(fd)
                     self.socks.pop(fd).close()
-                for line in data.splitlines(keepends=True):
-                    self.say(fd, line)
+                    continue
+                with contextlib.suppress(OSError):  # ENOTCONN: it left while it spoke
+                    name = str(self.socks[fd].getpeername())
+                    for line in data.splitlines(keepends=True):
+                        self.say(fd, f"{name} dice: ".encode() + line)
 
     def say(self, sender: int, line: bytes) -> None:
-        whole = f"{self.socks[sender].getpeername()} dice: ".encode() + line
         others = [fd for fd in self.socks if fd != sender]
-        deliveries = [(fd, whole) for fd in others]
-        if line[:8].isdigit():
-            deliveries = self.fault(self, sender, whole, others)
+        if b" dice: 0" in line:
+            deliveries = self.fault(self, sender, line, others)
+        else:
+            deliveries = [(fd, line) for fd in others]
         for fd, text in deliveries:
             with contextlib.suppress(OSError):  # this client has seen enough
                 self.socks[fd].sendall(text)

@@ -69,14 +69,14 @@ def test_a_spoiled_delivery_is_an_error(
 @pytest.mark.parametrize("load", [*LOADS][1:], indirect=True)
 def test_a_flood_goes_on_until_it_is_told(load: Callable[[Target], Load]) -> None:
     """And before that it ends when the server does."""
-    asked: list[int] = []
+    answers = iter([False, False, True])
     with Faulty(honest) as server, load(server) as driven:
-        first = driven.run_until(lambda: bool(asked.append(0)) or len(asked) == 3)
-        assert first.deliveries > 0 and first.deliveries % 2 == 0 and len(asked) == 3
+        first = driven.run_until(lambda: next(answers))
+        assert first.deliveries > 0 and first.deliveries % 2 == 0
         again = driven.run(5)
         assert again.deliveries == 5 * 2 * 2 and again.first == first.last + 1
         assert again.last == again.first + 5
-    closed = pytest.raises(DeliveryError, match="closed by the server")
+    closed = pytest.raises(DeliveryError, match=r"closed by the server|Broken pipe|reset")
     with Faulty(ended) as server, load(server) as driven, closed:
         driven.run_until(lambda: False)
 

@@ -26,7 +26,7 @@ listener = socket.create_server(("127.0.0.1", int(sys.argv[1])))
 listener.accept()[0].close()  # the one who asks whether it accepts
 (a, name_a), (b, name_b) = listener.accept(), listener.accept()
 others = {a: (b, name_a), b: (a, name_b)}
-for number in range(-1, int(sys.argv[2])):  # after "ready"
+for number in range(-2, int(sys.argv[2])):  # after "ready" and "begin"
     sock = select.select([a, b], [], [])[0][0]
     other, name = others[sock]
     other.sendall(b"%r dice: " % (name,) + sock.recv(32))
