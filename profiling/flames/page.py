@@ -95,7 +95,7 @@ def difference_picture(a: Stacks, b: Stacks, names: tuple[str, str]) -> dict[str
     shares = [
         ([function(text) for text in stack.split(";")], name, count / sum(stacks.values()) / 2)
         for name, stacks in zip(names, (a, b))
-        for stack, count in stacks.items()
+        for stack, count in sorted(stacks.items())
     ]
 
     def described(node: Node) -> tuple[str, str, str]:
