@@ -42,9 +42,10 @@ BESIDE_PERF = (
     "line of Python that it is made on, perf by the function of the C library or of the kernel "
     "that it finds in the stack. So py-spy's share is larger by what the interpreter does on that "
     "line: by the C function of Python or uvloop around the call, which takes the arguments apart "
-    "and hands the interpreter's lock over, and by the line's bytecodes. `--native` shows both. A "
-    "point or two, of some 1,000 samples, are noise. For threads that wait for each other's lock "
-    "this does not hold."
+    "and hands the interpreter's lock over, and by the line's bytecodes; `--native` shows both. In "
+    "py-spy's log is all that makes a line of it, in perf's the write alone. A point or two, of "
+    "some 1,000 samples, are noise. For threads that wait for each other's lock nothing of this "
+    "holds."
 )
 """Why they differ."""
 
