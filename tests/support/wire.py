@@ -215,7 +215,7 @@ class Flood:
         logged = 0
         with contextlib.suppress(OSError, ServerError), selectors.DefaultSelector() as selector:
             for peer in [self._flooder, *self._readers]:
-                selector.register(peer.sock, selectors.EVENT_READ)
+                selector.register(peer.sock, selectors.EVENT_READ, peer.sock)
             for batch in itertools.count():
                 self._flooder.send(b"x\n" * self.LINES + f"end {batch}\n".encode())
                 if batch and not self._room.broadcasts:
@@ -223,11 +223,11 @@ class Flood:
                     logged = self._room.server.log.wait(end.__eq__, logged)
                 while self._room.broadcasts and min(counts.values()) < batch * (self.LINES + 1):
                     for key, _ in selector.select(0.1):
-                        data = key.fileobj.recv(1 << 18)
+                        data = key.data.recv(1 << 18)
                         if not data:
                             return  # the server is gone
-                        if key.fileobj in counts:
-                            counts[key.fileobj] += data.count(b"\n")  # type: ignore[index]
+                        if key.data in counts:
+                            counts[key.data] += data.count(b"\n")
                     if self._stop.is_set():
                         return
                 if self._stop.is_set():
