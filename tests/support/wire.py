@@ -195,7 +195,8 @@ class Room:
 class Flood:
     """One peer that sends short lines without end, which cost a server the most, each being a
     message of its own; and peers that read them. As fast as the readers read: at most two
-    batches are under way. (A crowd that floods at full speed is in benchmarks/harness.)"""
+    batches are under way. Anybody else may speak meanwhile, which the loads of benchmarks/harness,
+    who check every delivery, take for an error."""
 
     LINES = 8192
     """in a batch, and one more that ends it"""
