@@ -416,6 +416,7 @@ def test_ready_pattern_reads_what_python_prints() -> None:
     assert re.fullmatch(READY, "Servidor asyncio iniciado en ('::1', 8080, 0, 0)")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("program", "status"), [('exec {} "$@"', 0), ("exit 0", 4)])
 def test_server_python_may_be_a_script_that_runs_one(
     tmp_path: Path, program: str, status: int

@@ -248,6 +248,7 @@ def test_refusing_is_cheap_when_newcomers_keep_coming(start: Start) -> None:
     assert len(server.log.all()) == 2
 
 
+@one_of_each
 def test_thousands_connect_and_leave(start: Start) -> None:
     """Descriptors, threads and memory come back to where they were."""
     server = start("--quiet")
