@@ -210,11 +210,11 @@ def rows(results: Sequence[Flooded]) -> list[list[str]]:
 
 
 def terminal(results: Sequence[Flooded], tool: str) -> str:
-    lines = [table(rows(results), style="plain"), "", f"Seen by {tool}.{SLOWER[tool]}", ""]
-    for one in results:
-        calls = ", ".join(f"{call} {count}" for call, count in one.calls.most_common())
-        lines.append(f"{one.name}, N = {one.clients}: {calls}")
-    return "\n".join(lines)
+    lines = rows(results)
+    lines[0].append("counts")
+    for line, one in zip(lines[1:], results):
+        line.append(", ".join(f"{call} {count}" for call, count in one.calls.most_common()))
+    return f"{table(lines, style='plain')}\n\nSeen by {tool}.{SLOWER[tool]}"
 
 
 def markdown(results: Sequence[Flooded], tool: str, made_on: str) -> str:
