@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks.environment import environment, sentence
-from benchmarks.harness import Server, descriptor_limit_raised, pinned, two_cpus
+from benchmarks.harness.environment import environment, sentence
+from benchmarks.harness.server import Server, descriptor_limit_raised, pinned, two_cpus
 
 SERVER_CPU, LOAD_CPU = two_cpus()
 

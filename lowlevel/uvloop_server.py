@@ -12,8 +12,9 @@ Cost per message: 1 epoll_pwait + 1 read + (N-1) write, with N clients in the ro
     any descriptor, and need not know that a socket is behind it.
 Cost of an idle client: no wakeup, no turn made longer; a task, a transport, a reader, a writer,
     and libuv's handle.
-Breaks when: no descriptors are left (tests/test_resources.py::test_full_of_descriptors). What v4
-    breaks at is here, too, but libuv reads so much at once that the same test does not see it.
+Breaks when: no descriptors are left (tests/contract/test_resources.py::test_full_of_descriptors).
+    What v4 breaks at is here, too, but libuv reads so much at once that the same test does not see
+    it.
 Next: the reactors in this package, which make one send of all that a turn has brought.
 Try: python3 -m lowlevel uvloop, and in two other terminals: python3 stages/v4/client.py
 """

@@ -36,12 +36,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT))
 
-import flamediff  # noqa: E402
-import gallery  # noqa: E402
-from benchmarks.environment import environment, sentence  # noqa: E402
-from benchmarks.harness import BROADCASTING, SERVERS  # noqa: E402
-from benchmarks.peers.roster import PEERS  # noqa: E402
-from flame_record import (  # noqa: E402
+from benchmarks.harness.environment import environment, sentence  # noqa: E402
+from benchmarks.harness.roster import PEERS  # noqa: E402
+from benchmarks.harness.server import BROADCASTING, SERVERS  # noqa: E402
+from flames import diff as flamediff  # noqa: E402
+from flames import gallery  # noqa: E402
+from flames.record import (  # noqa: E402
     Plan,
     ProfileError,
     Recording,
@@ -50,8 +50,8 @@ from flame_record import (  # noqa: E402
     version_of,
     without_folders,
 )
-from flame_stacks import Stacks, folded, parse, speedscope  # noqa: E402
-from flame_svg import difference, flame_graph  # noqa: E402
+from flames.stacks import Stacks, folded, parse, speedscope  # noqa: E402
+from flames.svg import difference, flame_graph  # noqa: E402
 
 DEFAULT = ("v1", "v2", *(name for name in BROADCASTING if "--flush" not in name))
 FORMATS = ("svg", "speedscope", "raw")

@@ -40,13 +40,13 @@ if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # until run(): nothing has begun yet
 sys.path[:1] = [str(FOLDER.parent), str(FOLDER)]  # benchmarks is in the first
 
-import rounds  # noqa: E402
-from benchmarks.compare import missing  # noqa: E402
-from benchmarks.drive import DeliveryError  # noqa: E402
-from benchmarks.environment import environment, sentence  # noqa: E402
-from benchmarks.harness import ROOT, ServerError  # noqa: E402
-from benchmarks.strace import READS, SENDS, WAITS, Call, whole_calls  # noqa: E402
-from tracing import (  # noqa: E402
+from benchmarks.compare.__main__ import missing  # noqa: E402
+from benchmarks.harness.crowd import DeliveryError  # noqa: E402
+from benchmarks.harness.environment import environment, sentence  # noqa: E402
+from benchmarks.harness.server import ROOT, ServerError  # noqa: E402
+from benchmarks.harness.strace import READS, SENDS, WAITS, Call, whole_calls  # noqa: E402
+from calls import rounds  # noqa: E402
+from calls.tracing import (  # noqa: E402
     APART,
     NAMES,
     WARM_UP,
@@ -130,7 +130,7 @@ def traced(name: str, clients: int, marked: bool) -> tuple[list[Step], dict[str,
         flag = mmap.mmap(flag_file, 1)
         program: list[str] = []
         if marked:
-            program = [sys.executable, "-S", str(FOLDER / "marks.py")]
+            program = [sys.executable, "-S", str(FOLDER / "calls" / "marks.py")]
             program.append(f"/proc/{os.getpid()}/fd/{flag_file}")
         options = ("-s", "4096", "-yy")
         with Trace(name, quiet(name), options=options, program=program) as trace:

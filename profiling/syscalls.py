@@ -35,12 +35,12 @@ if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # until run(): nothing has begun yet
 sys.path[:1] = [str(FOLDER.parent), str(FOLDER)]  # benchmarks is in the first
 
-from benchmarks.compare import missing, versions  # noqa: E402
-from benchmarks.environment import environment  # noqa: E402
-from benchmarks.harness import SILENT, descriptor_limit_raised  # noqa: E402
-from counts import Counted, count, markdown, table  # noqa: E402
-from floods import SLOWER, TOOLS, Flooded, choose, flood, flood_markdown, flood_table  # noqa: E402
-from tracing import (  # noqa: E402
+from benchmarks.compare.__main__ import missing, versions  # noqa: E402
+from benchmarks.harness.environment import environment  # noqa: E402
+from benchmarks.harness.server import SILENT, descriptor_limit_raised  # noqa: E402
+from calls.counts import Counted, count, markdown, table  # noqa: E402
+from calls.floods import SLOWER, TOOLS, Flooded, choose, flood, flood_markdown, flood_table  # noqa: E402
+from calls.tracing import (  # noqa: E402
     NAMES,
     TracingError,
     output_folder,

@@ -13,13 +13,13 @@ from typing import Any
 
 import pytest
 
-from benchmarks.harness import BROADCASTING, SERVERS, Server, descriptor_limit_raised
+from benchmarks.harness.server import BROADCASTING, SERVERS, Server, descriptor_limit_raised
 
-pytest.register_assert_rewrite("tests.wire")
+pytest.register_assert_rewrite("tests.support.wire")
 
 # After the call above, or its asserts say nothing.
-from tests.needed import needed_in_ci  # noqa: E402
-from tests.wire import Room, close_peers  # noqa: E402
+from tests.support.needed import needed_in_ci  # noqa: E402
+from tests.support.wire import Room, close_peers  # noqa: E402
 
 Start = Callable[..., Server]
 

@@ -7,7 +7,7 @@ Changed since nothing: this is the first.
 Cost per message: 1 recvfrom + 1 write (the log), whatever N.
 Cost of an idle client: no wakeup; a thread, with its stacks in the process and in the kernel.
 Breaks when: no more threads can be started
-    (tests/test_limits.py::test_small_address_space).
+    (tests/contract/test_limits.py::test_small_address_space).
 Next: v2 waits for everybody in one thread.
 Try: python3 stages/v1/server.py, and in another terminal: python3 stages/v1/client.py
 """

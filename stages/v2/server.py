@@ -12,8 +12,9 @@ Changed since v1: the threads are gone, and with them the locks. What a thread k
 Cost per message: 1 select + 1 recvfrom + 1 write (the log), whatever N.
 Cost of an idle client: no wakeup; a Client object, and its share of the set that every
     select() hands to the kernel and walks through.
-Breaks when: a descriptor reaches FD_SETSIZE, 1024 (tests/test_limits.py::test_1100_clients); and
-    long before, each idle client makes every turn a little longer.
+Breaks when: a descriptor reaches FD_SETSIZE, 1024
+    (tests/contract/test_limits.py::test_1100_clients); and long before, each idle client makes
+    every turn a little longer.
 Next: v3 lets everybody hear what is said.
 Try: python3 stages/v2/server.py, and in another terminal: python3 stages/v2/client.py
 """

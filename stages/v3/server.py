@@ -13,8 +13,9 @@ Changed since v2: clients hear each other, and nobody waits for one that does no
 Cost per message: 1 select + 1 recvfrom + (N-1) sendto, with N clients in the room.
 Cost of an idle client: no wakeup; a Client object, and its share of the set that every
     select() hands to the kernel and walks through.
-Breaks when: a descriptor reaches FD_SETSIZE, 1024 (tests/test_limits.py::test_1100_clients); and
-    long before, each idle client makes every turn a little longer.
+Breaks when: a descriptor reaches FD_SETSIZE, 1024
+    (tests/contract/test_limits.py::test_1100_clients); and long before, each idle client makes
+    every turn a little longer.
 Next: v4 leaves readiness to asyncio, which uses epoll: an idle client costs a turn nothing.
 Try: python3 stages/v3/server.py, and in two other terminals: python3 stages/v3/client.py
 """

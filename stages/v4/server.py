@@ -20,7 +20,7 @@ Cost per message: 2 epoll_wait + 1 recvfrom + (N-1) sendto, with N clients in th
 Cost of an idle client: no wakeup, no turn made longer; a task, a transport, a reader, a writer.
 Breaks when: a write to a client that has closed fails: asyncio then drops the connection whole,
     with lines of that client that nobody has read yet
-    (tests/test_limits.py::test_last_words_in_a_flood).
+    (tests/contract/test_limits.py::test_last_words_in_a_flood).
 Next: lowlevel/ does by hand what asyncio hides here, and puts v4 itself on another loop.
 Try: python3 stages/v4/server.py, and in two other terminals: python3 stages/v4/client.py
 """

@@ -1,0 +1,249 @@
+"""Take one sample: of a server under a workload, of its memory, of a wait for readiness.
+
+Whatever keeps a sample from being taken is an Unmeasured with the reason, never a number.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import math
+import os
+import resource
+import select
+import selectors
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from benchmarks.harness.crowd import Crowd, DeliveryError, Trickle
+from benchmarks.harness.roster import PeerError
+from benchmarks.harness.server import BROADCASTING, ROOT, SILENT, Server, ServerError, has_ended
+
+IN_FLIGHT = 4
+MESSAGE = 32  # bytes
+IDLE_CLIENTS = (2000, 900)
+"""To see the memory of a connection; the second for servers that cannot hold the first."""
+BESIDE = (10, 100, 900)
+"""Idle clients beside which a turn is measured; the last is below the limit of select(2)."""
+TURNS = 2000
+DESCRIPTORS = (10, 100, 1000, 10000)
+READINESS_SECONDS = 0.02
+FD_SETSIZE = 1024  # select(2)
+TCPI_DATA_SEGS_IN = 152  # offset in struct tcp_info, linux/tcp.h; Linux 4.6
+
+Sample = dict[str, Any]
+
+
+def senders(clients: int) -> int:
+    """How many of the clients speak in a flood."""
+    return min(clients, 2 if clients < 100 else 5 if clients < 1000 else 10)
+
+
+def data_segments_in(sock: socket.socket) -> int:
+    """How many segments with data this end of a TCP connection has received."""
+    info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TCPI_DATA_SEGS_IN + 4)
+    return int.from_bytes(info[TCPI_DATA_SEGS_IN : TCPI_DATA_SEGS_IN + 4], sys.byteorder)
+
+
+class Unmeasured(Exception):
+    """A figure that there is not, and why. kind: "limit", which the server's model sets and it
+    says so, or "failed"."""
+
+    def __init__(self, kind: str, reason: str):
+        self.kind, self.reason = kind, reason
+
+
+@contextlib.contextmanager
+def held_back() -> Iterator[None]:
+    """Ctrl-C takes effect at the end of the block: what begins in it ends in it."""
+    seen: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda signum, frame: seen.append(signum))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if seen:  # whatever else came of it: on a terminal the server heard Ctrl-C, too
+            raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def running(name: str, clients: int, cpu: int | None) -> Iterator[Server]:
+    """A fresh server that is about to get so many clients; Unmeasured: it failed meanwhile. Of ours
+    those that tell nobody keep a log: it says who is in."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if clients + 50 > limit:
+        raise Unmeasured("limit", f"the load may open {limit} descriptors only (ulimit -n)")
+    server: Server | None = None
+    try:
+        with held_back():  # nobody else would end a server that is not yet ours
+            server = Server(name, arguments=["--quiet"] if name in BROADCASTING else [], cpu=cpu)
+        yield server
+        if server.process.poll() is not None:
+            raise ServerError("it has ended")
+    except (DeliveryError, PeerError, ServerError, OSError) as error:
+        reason = one_line(error)
+        if server:
+            full = list(filter(is_full, server.log.all()))
+            if full:
+                raise Unmeasured("limit", full[0]) from None
+            if has_ended(server.process.pid, 0.5):  # or it has only lost a line
+                reason += f"; exit status {server.process.wait()}"
+                reason += "".join(f"; {one_line(line)}" for line in server.errors.rest()[-1:])
+        raise Unmeasured("failed", reason) from None
+    finally:
+        if server:
+            server.kill()
+
+
+def one_line(error: object) -> str:
+    """Short, and without this machine's paths."""
+    text = " ".join(str(error).replace(f"{ROOT}/", "").replace("|", "/").split())
+    return text if len(text) <= 300 else f"{text[:300]}…"
+
+
+def measure(name: str, workload: str, clients: int, cpu: int | None, seconds: float) -> Sample:
+    """One sample of a server, after a warm-up that finds how much work is about `seconds` of its
+    CPU time."""
+    with running(name, clients, cpu) as server, Crowd(server.address, clients) as crowd:
+        timings: list[float] = []
+
+        def work(amount: int) -> int:
+            timings.clear()
+            if workload == "lock-step":
+                return crowd.lock_step(amount, MESSAGE, timings)
+            return crowd.flood(senders(clients), amount, IN_FLIGHT, MESSAGE)
+
+        amount = 10 if workload == "lock-step" else 2
+        while True:
+            before = server.cpu_seconds()
+            work(amount)
+            used = server.cpu_seconds() - before
+            if used >= seconds / 3:
+                break
+            # What the hypervisor has stolen is taken off the clock later: it may stand still.
+            amount = math.ceil(amount * min(10, seconds / 2 / max(used, 1e-6)))
+        # More messages than are in flight, or the loop is never closed.
+        amount = max(IN_FLIGHT + 1, math.ceil(amount * seconds / used))
+        segments = sum(data_segments_in(client.sock) for client in crowd.clients)
+        gc.collect()
+        gc.disable()
+        try:
+            started, before = time.perf_counter(), server.cpu_seconds()
+            deliveries = work(amount)
+            used, wall = server.cpu_seconds() - before, time.perf_counter() - started
+        finally:
+            gc.enable()
+        crowd.assert_silent()
+        sample: Sample = {
+            "deliveries": deliveries,
+            "cpu_seconds": round(used, 6),
+            "wall_seconds": round(wall, 6),
+            "segments": sum(data_segments_in(client.sock) for client in crowd.clients) - segments,
+        }
+        if timings:
+            timings.sort()
+            for percent in (50, 99):  # the nearest rank
+                timing = timings[math.ceil(len(timings) * percent / 100) - 1]
+                sample[f"p{percent}_seconds"] = round(timing, 7)
+        return sample
+
+
+@contextlib.contextmanager
+def crowd_of(server: Server, clients: int) -> Iterator[Crowd]:
+    """So many clients, all of whom the server has let in."""
+    with Crowd(server.address, clients, broadcasts=server.name not in SILENT) as crowd:
+        if server.name in SILENT:
+            for client in crowd.clients:
+                line = f"Cliente conectado: {client.name}"
+                server.log.wait(lambda found: found == line or is_full(found))  # noqa: B023
+        yield crowd
+
+
+def is_full(line: str) -> bool:
+    return line.startswith("Servidor lleno")
+
+
+def memory(name: str, cpu: int | None) -> Sample:
+    """Resident memory before and after idle clients come in. A few that were there before have
+    paid for what a server allocates once."""
+    for clients in IDLE_CLIENTS:
+        try:
+            with running(name, clients, cpu) as server, crowd_of(server, 10):
+                before = server.resident_kib()
+                with crowd_of(server, clients):
+                    after = server.resident_kib()
+                    if any(map(is_full, server.log.all())):
+                        raise ServerError("it is full")
+                return {"clients": clients, "before_kib": before, "after_kib": after}
+        except Unmeasured as error:
+            if error.kind == "failed" or clients == IDLE_CLIENTS[-1]:
+                raise
+    raise AssertionError("IDLE_CLIENTS is empty")
+
+
+def turn(name: str, idle: int, cpu: int | None) -> Sample:
+    """CPU time of turns in which nobody is told anything, beside so many idle clients."""
+    with running(name, idle, cpu) as server, Trickle(server, idle) as trickle:
+        trickle.run(TURNS // 10)
+        before = server.cpu_seconds()
+        trickle.run(TURNS)
+        return {"turns": TURNS, "cpu_seconds": round(server.cpu_seconds() - before, 6)}
+
+
+def wait_with_select(fds: list[int]) -> Callable[[], object]:
+    return lambda: select.select(fds, [], [], 0)
+
+
+def wait_with_poll(fds: list[int]) -> Callable[[], object]:
+    poll = select.poll()
+    for fd in fds:
+        poll.register(fd, select.POLLIN)
+    return lambda: poll.poll(0)
+
+
+def wait_with_epoll(fds: list[int]) -> Callable[[], object]:
+    epoll = select.epoll()
+    for fd in fds:
+        epoll.register(fd, select.EPOLLIN)
+    return lambda: epoll.poll(0)
+
+
+def wait_with_selectors(fds: list[int]) -> Callable[[], object]:
+    selector = selectors.DefaultSelector()
+    for fd in fds:
+        selector.register(fd, selectors.EVENT_READ)
+    return lambda: selector.select(0)
+
+
+WAITS = {
+    "select": wait_with_select,
+    "poll": wait_with_poll,
+    "epoll": wait_with_epoll,
+    "selectors": wait_with_selectors,
+}
+
+
+def readiness(kind: str, idle: int) -> Sample:
+    """CPU time of waits that find one descriptor ready among so many idle ones."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if idle + 50 > limit:
+        raise Unmeasured("limit", f"beyond our limit of {limit} descriptors")
+    fds = [os.eventfd(int(number == idle)) for number in range(idle + 1)]
+    try:
+        if kind == "select" and fds[-1] >= FD_SETSIZE:
+            raise Unmeasured("limit", f"beyond its limit of {FD_SETSIZE}")
+        wait = WAITS[kind](fds)
+        calls = 0
+        started = time.thread_time()
+        while (used := time.thread_time() - started) < READINESS_SECONDS:
+            for _ in range(20):
+                wait()
+            calls += 20
+        return {"calls": calls, "cpu_seconds": round(used, 6)}
+    finally:
+        for fd in fds:
+            os.close(fd)

@@ -1,0 +1,178 @@
+"""The peers: what people would pick instead of our servers, under the names of tables and charts.
+
+    python -m benchmarks.harness.roster            # what is there, and how to get what is not
+    python -m benchmarks.harness.roster "node --cork"        # its command line, with {port}
+
+Each is small, in the manner of its framework, and speaks the wire format of v3 and v4. They listen
+at 127.0.0.1, print nothing, and end on SIGTERM. The C and the Go ones are compiled when they are
+first used, into `sock_chat` in the user's cache folder.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.util
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+FOLDER = Path(__file__).resolve().parent.parent / "peers"
+C_COMPILERS = ("cc", "gcc", "clang")
+C_FLAGS = ("-O2", "-Wall", "-Wextra")
+GO_ENVIRONMENT = {"GO111MODULE": "off", "GOFLAGS": "", "GOTOOLCHAIN": "local", "CGO_ENABLED": "0"}
+"""One file on the standard library: nothing to download, whatever the user has set."""
+
+
+class PeerError(Exception):
+    """A peer cannot be started; the text says why, with the compiler's own words."""
+
+
+@dataclass(frozen=True)
+class Peer:
+    """source: its file, in this folder; what runs it follows from the suffix.
+    arguments: beside the port.
+    package: what it imports beside the standard library.
+    fails: the tests of tests/contract/test_contract.py that it does not pass, and why: see above
+        PEERS.
+    """
+
+    source: str
+    arguments: tuple[str, ...] = ()
+    package: str | None = None
+    fails: tuple[str, ...] = ()
+
+    def missing(self) -> str | None:
+        """What it lacks here and how to get it, in one line; None: it can be started."""
+        suffix = Path(self.source).suffix
+        if suffix == ".c" and not _c_compiler():
+            return "no C compiler: apt-get install gcc libc6-dev"
+        if suffix == ".go" and not shutil.which("go"):
+            return "no Go: apt-get install golang-go"
+        if suffix == ".js" and not shutil.which("node"):
+            return "no Node: apt-get install nodejs"
+        if self.package and not importlib.util.find_spec(self.package):
+            return f"{self.package} is not installed: pip install -e '.[peers]'"
+        return None
+
+    def command(self, port: int | str) -> list[str]:
+        """Its command line; the port may be "{port}". PeerError: it cannot be compiled."""
+        return [*self._program(), *self.arguments, "--port", str(port)]
+
+    def _program(self) -> list[str]:
+        source = FOLDER / self.source
+        missing = self.missing()
+        if missing:
+            raise PeerError(missing)
+        if source.suffix == ".c":
+            compiler = _c_compiler()
+            return [str(_compiled(source, (compiler, *C_FLAGS), _version(compiler, "--version")))]
+        if source.suffix == ".go":
+            return [str(_compiled(source, ("go", "build"), _version("go", "version")))]
+        return ["node" if source.suffix == ".js" else sys.executable, str(source)]
+
+
+def _c_compiler() -> str:
+    return next(filter(shutil.which, C_COMPILERS), "")
+
+
+@functools.lru_cache(maxsize=None)
+def _version(compiler: str, option: str) -> str:
+    return _output([compiler, option])
+
+
+def _output(command: Sequence[str]) -> str:
+    done = subprocess.run(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        errors="replace",
+        env={**os.environ, **GO_ENVIRONMENT},
+        check=False,
+    )
+    if done.returncode:
+        raise PeerError(f"{shlex.join(command)}: exit status {done.returncode}\n{done.stdout}")
+    return done.stdout
+
+
+def _compiled(source: Path, compiler: Sequence[str], version: str) -> Path:
+    """The program made of a source: the one in the cache, if source and compiler are the same.
+
+    It is compiled under another name and then renamed, which is atomic: of two processes that
+    race, either finds a whole program, and the same one.
+    """
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sock_chat"
+    key = hashlib.sha256("\0".join([*compiler, version, source.read_text("utf-8")]).encode())
+    program = cache / f"{source.stem}-{key.hexdigest()[:16]}"
+    if not program.exists():
+        cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=cache) as folder:
+            fresh = Path(folder) / source.stem
+            _output([*compiler, "-o", str(fresh), str(source)])
+            fresh.replace(program)
+    return program
+
+
+# What a framework's own way does not give, and a peer therefore lacks: the wire tests that show it.
+NO_MAX_LINE = "test_line_too_long_ends_that_client_only"
+"""A line grows until its "\\n" comes. Only Twisted's LineReceiver has a bound by itself."""
+NO_HIGH_WATER = "test_one_who_does_not_read_delays_nobody_and_is_disconnected"
+"""It delays nobody, but it is not disconnected either: what waits for it has no bound."""
+NO_LOW_WATER = "test_flooder_that_does_not_read_is_not_read_from"
+"""A client is read from, however much waits for it."""
+NO_BUDGET = "test_flooder_starves_nobody"
+"""A read full of short lines costs a send for each line and client, before the next client's turn.
+A matter of how fast: on a faster machine it may pass. Who coalesces does not meet it."""
+NO_DRAIN = "test_half_closed_client_still_gets_what_waits_for_it"
+"""An IOStream that has read EOF is closed, together with what it had still to write."""
+OTHER_REPLACEMENT = "test_invalid_utf8_becomes_the_replacement_character"
+"""One U+FFFD for each byte of a character that was cut off, where Python puts one for all of it."""
+RESET_AS_EOF = "test_reset_in_mid_line_leaves_the_line_unsaid"
+"""Now and then: libuv takes a hang-up that comes together with the last data for an EOF, and Node
+is slow enough to meet it; in Go the writer may be told of the reset, and then the reader is not."""
+NO_OUT_BUFFER = (
+    "test_a_little_behind_is_still_read_from",
+    "test_client_128_kib_behind_is_not_dropped",
+    "test_partial_sends_keep_the_stream_whole",
+    "test_half_closed_client_still_gets_what_waits_for_it",
+)
+"""Everyone waits in sendall() for a client whose kernel buffers are full; soon it is dropped."""
+UNBOUNDED = (NO_MAX_LINE, NO_HIGH_WATER, NO_LOW_WATER)
+
+PEERS: Mapping[str, Peer] = {
+    "c": Peer("c_epoll.c"),
+    "c --flush message": Peer("c_epoll.c", ("--flush", "message")),
+    "threads": Peer("threads_broadcast.py", fails=(NO_MAX_LINE, NO_LOW_WATER, *NO_OUT_BUFFER)),
+    "asyncio-protocol": Peer("asyncio_protocol.py", fails=(*UNBOUNDED, NO_BUDGET)),
+    "uvloop-protocol": Peer("uvloop_protocol.py", package="uvloop", fails=(*UNBOUNDED, NO_BUDGET)),
+    "uvloop-protocol --coalesce": Peer(
+        "uvloop_protocol.py", ("--coalesce",), package="uvloop", fails=UNBOUNDED
+    ),
+    "twisted": Peer("twisted_lines.py", package="twisted", fails=(NO_HIGH_WATER, NO_LOW_WATER)),
+    "tornado": Peer("tornado_tcp.py", package="tornado", fails=(*UNBOUNDED, NO_BUDGET, NO_DRAIN)),
+    "trio": Peer("trio_streams.py", package="trio", fails=(*UNBOUNDED, NO_BUDGET)),
+    "gevent": Peer("gevent_server.py", package="gevent", fails=(*UNBOUNDED, NO_BUDGET)),
+    "go": Peer("go/main.go", fails=(NO_MAX_LINE, NO_LOW_WATER, OTHER_REPLACEMENT, RESET_AS_EOF)),
+    "node": Peer("node_room.js", fails=(*UNBOUNDED, NO_BUDGET, RESET_AS_EOF)),
+    "node --cork": Peer("node_room.js", ("--cork",), fails=(*UNBOUNDED, RESET_AS_EOF)),
+}
+"""In the order of tables and charts."""
+
+
+def main() -> None:
+    if len(sys.argv) > 1:
+        print(shlex.join(PEERS[sys.argv[1]].command("{port}")).replace("'{port}'", "{port}"))
+        return
+    for name, peer in PEERS.items():
+        print(f"{name:28}{peer.missing() or 'ok'}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+"""What it costs to find the lines in a stream: one per segment, many, or a byte at a time.
+
+lowlevel's LineProtocol returns all lines of a segment in one block; v3's next_line() cuts one
+after the other off a bytearray; asyncio's StreamReader does so under readline(). CPU time for
+LINES lines.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import time
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from benchmarks.harness.server import ROOT
+from lowlevel.protocol import LineProtocol
+
+LINES = 256
+LINE = b"a line of thirty-two bytes, say\n"
+SEGMENTS = {
+    "a line": [LINE] * LINES,
+    "many lines": [LINE * LINES],
+    "a byte": [LINE[index : index + 1] for index in range(len(LINE))] * LINES,
+}
+Feed = Callable[[list[bytes]], bytes]
+
+
+def stage(name: str) -> ModuleType:
+    """A stage's server as a module; it is no package, and has the name of its file."""
+    spec = importlib.util.spec_from_file_location(
+        f"stage_{name}", ROOT / "stages" / name / "server.py"
+    )
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def line_protocol() -> Feed:
+    def feed(segments: list[bytes]) -> bytes:
+        protocol = LineProtocol()
+        return b"".join([protocol.receive(segment, 1 << 30, 0) for segment in segments])
+
+    return feed
+
+
+def next_line() -> Feed:
+    cut = stage("v3").next_line
+
+    def feed(segments: list[bytes]) -> bytes:
+        in_buffer, lines = bytearray(), []
+        for segment in segments:
+            in_buffer += segment
+            while (line := cut(in_buffer)) is not None:
+                lines.append(line + b"\n")
+        return b"".join(lines)
+
+    return feed
+
+
+def stream_reader() -> Feed:
+    def feed(segments: list[bytes]) -> bytes:
+        async def read() -> bytes:
+            reader = asyncio.StreamReader()
+            lines, pending = [], 0
+            for segment in segments:
+                reader.feed_data(segment)
+                pending += segment.count(b"\n")
+                while pending:
+                    lines.append(await reader.readline())
+                    pending -= 1
+            return b"".join(lines)
+
+        return asyncio.run(read())
+
+    return feed
+
+
+FRAMERS = {"LineProtocol": line_protocol, "v3 next_line": next_line, "StreamReader": stream_reader}
+
+
+@pytest.mark.parametrize("framer", FRAMERS)
+@pytest.mark.parametrize("segment", SEGMENTS)
+@pytest.mark.benchmark(timer=time.thread_time, max_time=0.2, min_rounds=5)
+def test_framing(benchmark: Any, framer: str, segment: str) -> None:
+    benchmark.group = f"framing: {segment} per segment, {LINES} lines"
+    assert benchmark(FRAMERS[framer](), SEGMENTS[segment]) == LINE * LINES

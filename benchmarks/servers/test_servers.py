@@ -1,0 +1,109 @@
+"""What whole servers cost, in their own CPU time: a process each, its clock as the timer.
+
+A broadcast round is one message and all its deliveries, each of them checked. Ingest is lines that
+are only read and printed, which is all that v1 and v2 do. A trickle is bytes without a newline
+beside K idle clients: nobody is told anything, so what is left is the turn itself.
+"""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import statistics
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.conftest import StartServer, server_clock
+from benchmarks.harness.crowd import Crowd, Trickle
+from benchmarks.harness.server import BROADCASTING, DEADLINE, SERVERS, Server
+from benchmarks.harness.strace import calls_between
+
+ROUNDS = 20
+"""Broadcast rounds in one round of the benchmark."""
+LINES = 4000
+TRICKLE = 100
+
+pytestmark = pytest.mark.benchmark(timer=server_clock)
+
+
+@pytest.mark.parametrize("name", BROADCASTING)
+@pytest.mark.parametrize("clients", [2, 10, 100])
+def test_broadcast(
+    benchmark: Any, start: StartServer, name: str, clients: int, tmp_path: Path
+) -> None:
+    benchmark.group = f"broadcast: {ROUNDS} rounds among {clients}"
+    server = start(name, "--quiet")
+    walls: list[float] = []
+    with Crowd(server.address, clients) as crowd:
+        benchmark.pedantic(
+            crowd.lock_step, args=(ROUNDS, 32, walls), rounds=15, warmup_rounds=2, iterations=1
+        )
+        crowd.assert_silent()
+    wall = statistics.quantiles(walls, n=100, method="inclusive")
+    benchmark.extra_info.update(
+        {
+            "deliveries": ROUNDS * (clients - 1),
+            "server microseconds per delivery": benchmark.stats["median"]
+            / (ROUNDS * (clients - 1))
+            * 1e6,
+            "wall microseconds per round, p50 p90 p99": [
+                round(wall[index - 1] * 1e6, 1) for index in (50, 90, 99)
+            ],
+        }
+    )
+    strace = shutil.which("strace")
+    if strace:
+        benchmark.extra_info["system calls per round"] = calls_per_round(
+            name, clients, strace, tmp_path / "trace"
+        )
+
+
+def calls_per_round(name: str, clients: int, strace: str, trace: Path) -> dict[str, float]:
+    """Of another process of the same server, which strace(1) makes slow."""
+    wrapper = [strace, "-f", "-qq", "-s", "100", "-o", str(trace)]
+    with Server(name, arguments=["--quiet"], wrapper=wrapper) as server:
+        with Crowd(server.address, clients) as crowd:
+            crowd.lock_step(clients)  # everybody once
+            server.wait_until_at_rest()
+            first = crowd.clients[0].said
+            crowd.lock_step(clients)
+            crowd.lock_step(1)
+        server.stop()
+    found = calls_between(trace.read_text(), f"{first:08d}", f"{first + 1:08d}")
+    return {call: count / clients for call, count in sorted(Counter(found).items())}
+
+
+@pytest.mark.parametrize("name", [name for name in SERVERS if "--flush" not in name])
+def test_ingest(benchmark: Any, start: StartServer, name: str) -> None:
+    """LINES lines of one client, in pieces of 64, until the last one is on stdout."""
+    benchmark.group = f"ingest: {LINES} lines to stdout"
+    server = start(name)
+    with socket.create_connection(server.address, DEADLINE) as sock:
+        prefix = f"{sock.getsockname()} dice: "
+        said = 0
+
+        def ingest() -> None:
+            nonlocal said
+            texts = [f"line {number:024d}" for number in range(said, said + LINES)]
+            for index in range(0, LINES, 64):
+                sock.sendall("".join(f"{text}\n" for text in texts[index : index + 64]).encode())
+            server.log.wait(f"{prefix}{texts[-1]}".__eq__, said)
+            said += LINES
+
+        benchmark.pedantic(ingest, rounds=6, warmup_rounds=1, iterations=1)
+        heard = [line for line in server.log.all() if line.startswith(prefix)]
+    assert heard == [f"{prefix}line {number:024d}" for number in range(said)]
+    benchmark.extra_info["microseconds per line"] = benchmark.stats["median"] / LINES * 1e6
+
+
+@pytest.mark.parametrize("name", ["v2", "v3", "v4", "selectors", "epoll", "epoll-et", "uvloop"])
+@pytest.mark.parametrize("idle", [10, 100, 900])
+def test_trickle(benchmark: Any, start: StartServer, name: str, idle: int) -> None:
+    """TRICKLE bytes, each read in a turn of its own: select()'s turn grows with the idle ones."""
+    benchmark.group = f"trickle: {TRICKLE} bytes beside {idle} idle"
+    with Trickle(start(name, "--quiet"), idle) as trickle:
+        benchmark.pedantic(trickle.run, args=(TRICKLE,), rounds=8, warmup_rounds=1, iterations=1)
+    benchmark.extra_info["microseconds per turn"] = benchmark.stats["median"] / TRICKLE * 1e6

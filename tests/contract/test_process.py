@@ -1,0 +1,480 @@
+"""The contract of stages/README.md as far as the server's process shows it: its command line,
+its log, its standard streams, and how it ends."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from benchmarks.harness.server import (
+    BROADCASTING,
+    DEADLINE,
+    READY,
+    ROOT,
+    SERVERS,
+    Server,
+    accepts,
+    free_port,
+    limited,
+)
+from tests.conftest import Start
+from tests.support.wire import Flood, Peer, Room
+
+STOP_WITHIN = 2.0
+"""Seconds from SIGINT or SIGTERM to the end of the process (the contract)."""
+
+KINDS = {"v1": "thread-per-client", "v2": "select", "v3": "select+broadcast", "v4": "asyncio"}
+"""What the ready line calls those that it does not call by their name."""
+
+
+def run(name: str, python: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a server that must end by itself."""
+    return run_to_end([python, *SERVERS[name], *arguments])
+
+
+def run_to_end(command: list[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=DEADLINE, check=False
+    )
+
+
+def kind(name: str) -> str:
+    """What its ready line calls a server."""
+    return KINDS.get(name, name.split()[0])
+
+
+# The command line, and what is printed.
+
+
+def test_ready_line(server: Server, name: str) -> None:
+    _host, port = server.address
+    assert server.log[0] == f"Servidor {kind(name)} iniciado en ('127.0.0.1', {port})"
+
+
+def test_ready_line_of_the_default_address_is_the_documented_one(name: str, python: str) -> None:
+    """`cd stages/v4 && python server.py`, with nothing else: port 8080, if nobody has it."""
+    stage = ROOT / "stages" / name
+    process = subprocess.Popen(
+        [python, *(("server.py",) if stage.is_dir() else SERVERS[name])],
+        cwd=stage if stage.is_dir() else ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout
+        line = process.stdout.readline()
+        process.terminate()
+        errors = process.communicate(timeout=DEADLINE)[1]
+    finally:
+        process.kill()
+        process.wait()
+    if line:
+        assert line == f"Servidor {kind(name)} iniciado en ('127.0.0.1', 8080)\n"
+        assert process.returncode == 0
+    else:
+        assert "('127.0.0.1', 8080)" in errors, "neither the ready line nor a taken port"
+        assert len(errors.splitlines()) == 1
+
+
+def test_ipv6(start: Start, name: str) -> None:
+    server = start("--host", "::1")
+    assert server.address[0] == "::1"
+    room = Room(server, broadcasts=name in BROADCASTING)
+    ana, _bea = room.join(), room.join()
+    ana.say("seis")
+    room.hear(ana, "seis")
+
+
+def test_host_name(start: Start) -> None:
+    """Of several addresses the first."""
+    server = start("--host", "localhost")
+    addresses = socket.getaddrinfo("localhost", 0, type=socket.SOCK_STREAM)
+    assert server.address[0] == addresses[0][4][0]
+    Peer(server.address).close()
+
+
+def test_log_lines(room: Room) -> None:
+    ana = room.join()
+    ana.say("hola")
+    room.hear(ana, "hola")
+    ana.close()
+    room.gone(ana)
+    assert room.server.log.all()[1:] == [
+        f"Cliente conectado: {ana.name}",
+        f"{ana.name} dice: hola",
+        f"Cliente desconectado: {ana.name}",
+    ]
+
+
+def test_log_escapes_what_a_terminal_would_obey(room: Room) -> None:
+    """What Python calls not printable: categories C* and Z* but for the space, and nothing else."""
+    ana = room.join()
+    cases = {
+        "\x1b[31mrojo\x07\x00\t\x9b\x7f": r"\x1b[31mrojo\x07\x00\t\x9b\x7f",
+        "\u202eabc\u200b\u2028\u2029\ufeff": r"\u202eabc\u200b\u2028\u2029\ufeff",
+        "\U000e0001\ue000\U0010ffff": r"\U000e0001\ue000\U0010ffff",
+        "a\rb": r"a\rb",
+        "\u3000\xa0": r"\u3000\xa0",
+        "ñ€𝄞 \\'\".": "ñ€𝄞 \\'\".",
+    }
+    for said, logged in cases.items():
+        ana.say(said)
+        room.server.log.wait(f"{ana.name} dice: {logged}".__eq__)
+    ana.send(b"two\r\r\n")
+    room.server.log.wait(rf"{ana.name} dice: two\r".__eq__)
+    ana.send(b"\xff\xfd\x01\xff\xfb\x1f\r\n")  # telnet's IAC: no UTF-8
+    room.server.log.wait(rf"{ana.name} dice: {'�' * 2}\x01{'�' * 2}\x1f".__eq__)
+
+
+def test_quiet_logs_nothing_but_the_ready_line(start: Start) -> None:
+    server = start("--quiet")
+    ana, bea = Peer(server.address), Peer(server.address)
+    ana.say("psst")
+    ana.finish()
+    ana.rest()
+    with suppress(ConnectionError):
+        bea.send(b"x" * 70000)
+    bea.rest()
+    assert server.stop() == 0
+    assert len(server.log.rest()) == 1
+
+
+def test_bad_arguments(name: str, python: str) -> None:
+    """argparse's line, status 2; 99999 would be an OverflowError, and not an OSError, in bind()."""
+    bad = [["--port", port] for port in ("99999", "65536", "-1", "x", "", "٨٠")]
+    bad += [["--loud"], ["--qui"]]
+    processes = [
+        subprocess.Popen(
+            [python, *SERVERS[name], *arguments],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for arguments in bad
+    ]
+    try:
+        for arguments, process in zip(bad, processes):
+            output, errors = process.communicate(timeout=DEADLINE)
+            assert process.returncode == 2, arguments
+            assert output == ""
+            assert " error: " in errors.splitlines()[-1]
+            assert "Traceback" not in errors
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
+def test_cannot_listen(name: str, python: str) -> None:
+    """An address that is not ours, names that cannot be: one line, status 1."""
+    for host in ("192.0.2.1", "a..b", "\udcff", "x" * 300):
+        result = run(name, python, "--host", host, "--port", "0")
+        assert result.returncode == 1, result
+        assert len(result.stderr.splitlines()) == 1, result.stderr
+        assert result.stderr.startswith("No se puede escuchar en (")
+        assert result.stdout == ""
+
+
+def test_too_few_descriptors_for_anybody(name: str, python: str) -> None:
+    command = [python, *SERVERS[name], "--port", "0"]
+    result = run_to_end(limited(command, {resource.RLIMIT_NOFILE: (20, 20)}))
+    assert result.returncode == 1
+    assert result.stderr == "El límite de 20 descriptores no deja sitio a nadie\n"
+
+
+def test_port_taken(server: Server, name: str, python: str) -> None:
+    result = run(name, python, "--port", str(server.address[1]))
+    assert result.returncode == 1
+    assert len(result.stderr.splitlines()) == 1
+    assert "Address already in use" in result.stderr
+
+
+@pytest.mark.servers("v1", "v2", "v3", "v4")
+@pytest.mark.parametrize("program", ["server.py", "client.py"])
+def test_other_systems_get_one_clear_line(name: str, python: str, program: str) -> None:
+    script = (
+        "import runpy, sys\n"
+        "sys.platform, sys.modules['resource'] = 'darwin', None\n"
+        "sys.argv = sys.argv[1:]\n"
+        "runpy.run_path(sys.argv[0], run_name='__main__')\n"
+    )
+    result = run_to_end([python, "-c", script, str(ROOT / "stages" / name / program)])
+    assert result.returncode == 1
+    assert result.stderr == "sock_chat solo funciona en Linux\n"
+
+
+@pytest.mark.servers("selectors", "epoll", "epoll-et", "uvloop")
+def test_lowlevel_on_other_systems(name: str, python: str) -> None:
+    script = (
+        "import runpy, sys\n"
+        "sys.platform, sys.modules['resource'] = 'darwin', None\n"
+        "del sys.modules['select'].epoll\n"
+        "runpy.run_module('lowlevel', run_name='__main__')\n"
+    )
+    result = run_to_end([python, "-c", f"import select\n{script}", name])
+    assert result.returncode == 1
+    assert result.stderr == "sock_chat solo funciona en Linux\n"
+
+
+def test_uvloop_that_is_not_installed(python: str) -> None:
+    result = run_to_end([python, "-S", "-m", "lowlevel", "uvloop"])  # -S: no site-packages
+    assert result.returncode == 1
+    assert result.stderr == "uvloop no está instalado: pip install uvloop\n"
+
+
+def test_flush_is_for_the_reactors(python: str) -> None:
+    """uvloop is v4, whose sends are its own; and there are two ways, not more."""
+    for arguments in (["uvloop", "--flush", "turn"], ["epoll", "--flush", "never"], ["kqueue"], []):
+        result = run_to_end([python, "-S", "-m", "lowlevel", *arguments])
+        assert result.returncode == 2, arguments
+        assert " error: " in result.stderr.splitlines()[-1]
+        assert "Traceback" not in result.stderr
+
+
+# Standard streams that fail.
+
+
+def shell(command: str, python: str, name: str) -> tuple[subprocess.Popen[bytes], int]:
+    """Start a server through a shell `command` that uses "$@"."""
+    port = free_port()
+    process = subprocess.Popen(
+        ["sh", "-c", command, "sh", python, *SERVERS[name], "--port", str(port)],
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    deadline = time.monotonic() + DEADLINE
+    while not accepts(port):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)  # nothing else to wait for: stdout is what is broken
+    return process, port
+
+
+STREAMS = {
+    "closed pipe": 'exec "$@" > "$FIFO"',
+    "full disk": 'exec "$@" > /dev/full',
+    "all closed": 'exec "$@" <&- >&- 2>&-',
+    "stderr closed": 'exec "$@" > /dev/full 2>&-',
+    "ascii": 'PYTHONIOENCODING=ascii exec "$@"',
+}
+
+
+@pytest.mark.parametrize("stream", STREAMS)
+def test_broken_stdout_ends_nothing(
+    name: str, python: str, stream: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    monkeypatch.setenv("FIFO", str(fifo))
+    reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    process, port = shell(STREAMS[stream], python, name)
+    try:
+        os.close(reader)
+        peers = [Peer(("127.0.0.1", port)) for _ in range(3)]
+        if name in BROADCASTING:
+            peers[2].say("número 0 €")  # whoever hears it, knows that all three are in
+            assert peers[0].line() == f"{peers[2].name} dice: número 0 €"
+        for peer in peers:
+            peer.say("número 1 €", "número 2 €")
+        if name in BROADCASTING:
+            heard = [peers[0].line() for _ in range(4)]
+            for peer in peers[1:]:
+                told = [f"{peer.name} dice: número {number} €" for number in (1, 2)]
+                assert [line for line in heard if line.startswith(peer.name)] == told
+        for peer in peers:
+            peer.finish()
+        for peer in peers:
+            assert b"iniciado" not in peer.rest(), "a socket got the number of a closed stdout"
+            peer.close()
+        process.terminate()
+        output, errors = process.communicate(timeout=DEADLINE)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == 0
+    lines = errors.decode().splitlines()
+    if stream in ("closed pipe", "full disk"):
+        assert len(lines) == 1
+        assert lines[0].startswith("No se puede escribir el registro: ")
+    else:
+        assert lines == []
+    if stream == "ascii":
+        assert rb"dice: n\xfamero 2 \u20ac" in output
+
+
+def test_non_blocking_stdout_loses_nothing(name: str, python: str) -> None:
+    """A pipe that somebody else made non-blocking is waited for like any other."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    process = subprocess.Popen(
+        [python, *SERVERS[name], "--port", "0"],
+        cwd=ROOT,
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONIOENCODING": "utf-8"},
+    )
+    os.close(writer)
+    try:
+        with open(reader, encoding="utf-8") as log:
+            ready = READY.match(log.readline())
+            assert ready
+            ana = Peer(ast.literal_eval(ready[1]))
+            texts = [f"{number} ".ljust(100, "a") for number in range(5000)]
+            ana.say(*texts)  # eight times what a pipe holds
+            ana.finish()
+            assert log.readline() == f"Cliente conectado: {ana.name}\n"
+            for text in texts:
+                assert log.readline() == f"{ana.name} dice: {text}\n"
+            process.terminate()
+            errors = process.communicate(timeout=DEADLINE)[1]
+    finally:
+        process.kill()
+        process.wait()
+    assert (process.returncode, errors) == (0, b"")
+
+
+# How it ends.
+
+
+@pytest.mark.parametrize(
+    ("state", "signum"),
+    [
+        ("idle", signal.SIGINT),
+        ("idle", signal.SIGTERM),
+        ("stalled", signal.SIGTERM),
+        ("flood", signal.SIGINT),
+    ],
+)
+def test_stops_within_two_seconds(room: Room, state: str, signum: int) -> None:
+    """Exit status 0, nothing on stderr, whatever the clients do."""
+    server = room.server
+    flood = None
+    peers: list[Peer] = []
+    if state == "idle":
+        peers = [room.join() for _ in range(20)]
+        peers[0].send(b"half a line")
+    if state == "stalled" and not room.broadcasts:
+        peers = [room.join() for _ in range(3)]
+        for peer in peers:
+            peer.send(b"x" * 65000)
+    elif state == "stalled":
+        ana, bea = room.join(), room.join()
+        stalled = room.join(listens=False, receive_buffer=4096)
+        server.shrink_send_buffer(stalled.sock)
+        for number in range(40):
+            ana.say(f"{number} ".ljust(8000, "x"))
+        room.hear(ana, *(f"{number} ".ljust(8000, "x") for number in range(40)))
+        peers = [ana, bea]
+    if state == "flood":
+        flooders = [room.join(listens=False) for _ in range(3)]
+        readers = [room.join(listens=False) for _ in range(20)]
+        log, room.log = room.log, None
+        flood = Flood(room, flooders[0], readers + flooders[1:])
+        for flooder in flooders[1:]:
+            flooder.send(b"y\n" * 8192)
+        if log:
+            log.wait(f"{flooders[0].name} dice: x".__eq__)
+    started = time.monotonic()
+    status = server.stop(signum)
+    took = time.monotonic() - started
+    if flood:
+        flood.stop()
+    assert status == 0
+    assert server.errors.rest() == []
+    assert took < STOP_WITHIN
+    if state == "idle":
+        assert not any("half a line" in line for line in server.log.rest()), "not an EOF of theirs"
+        for peer in peers:
+            assert peer.rest() == b""
+
+
+def test_stops_while_newcomers_keep_coming(server: Server) -> None:
+    """Clients that reconnect at once must not keep it alive, nor trip it up."""
+
+    over = threading.Event()
+
+    def storm() -> None:
+        with suppress(OSError):
+            while not over.is_set():
+                socket.create_connection(server.address).close()
+
+    threads = [threading.Thread(target=storm, daemon=True) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for _ in range(100):
+        Peer(server.address).close()
+    started = time.monotonic()
+    assert server.stop() == 0
+    assert time.monotonic() - started < STOP_WITHIN
+    over.set()
+    for thread in threads:
+        thread.join(DEADLINE)
+    assert server.errors.rest() == []
+
+
+def test_second_signal_changes_nothing(server: Server) -> None:
+    for _ in range(50):
+        Peer(server.address)
+    deadline = time.monotonic() + DEADLINE
+    while server.process.poll() is None:
+        assert time.monotonic() < deadline
+        os.kill(server.pid, signal.SIGINT)
+        os.kill(server.pid, signal.SIGTERM)
+        time.sleep(0.001)  # so that they come at every point of its end, and it gets there
+    assert server.process.returncode == 0
+    assert server.errors.rest() == []
+
+
+def test_port_can_be_bound_again_at_once(start: Start) -> None:
+    """Although connections that the server closed first linger in TIME_WAIT: SO_REUSEADDR."""
+    server = start()
+    peers = [Peer(server.address) for _ in range(10)]
+    server.log.wait(f"Cliente conectado: {peers[-1].name}".__eq__)
+    assert server.stop() == 0
+    for peer in peers:
+        assert peer.rest() == b""
+        peer.close()
+    again = start("--port", str(server.address[1]))
+    assert again.address == server.address
+    Peer(again.address).close()
+
+
+def test_ready_pattern_reads_what_python_prints() -> None:
+    assert re.fullmatch(READY, "Servidor asyncio iniciado en ('::1', 8080, 0, 0)")
+
+
+@pytest.mark.parametrize(("program", "status"), [('exec {} "$@"', 0), ("exit 0", 4)])
+def test_server_python_may_be_a_script_that_runs_one(
+    tmp_path: Path, program: str, status: int
+) -> None:
+    """As pyenv's python3 is. Under few descriptors the script itself could not run."""
+    script = tmp_path / "python"
+    script.write_text(f"#!/bin/sh\n{program.format(os.path.realpath(sys.executable))}\n")
+    script.chmod(0o755)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    done = subprocess.run(
+        [*command, __file__, "-k", "too_few and v3", f"--server-python={script}"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == status, done.stdout + done.stderr
+    assert ("1 passed" in done.stdout) == (status == 0)
+    assert (f"{script} is no Python" in done.stderr) == (status != 0)

@@ -1,0 +1,81 @@
+"""What each server asks of the kernel for one message: exact counts, seen by strace(1).
+
+A round is one message and all its deliveries, then the next (lock-step). The trace is cut where
+the first and the last message were received, so that start, joins and stop are outside.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from benchmarks.harness.server import BROADCASTING
+from benchmarks.harness.strace import calls, window
+from tests.conftest import Start
+from tests.support.needed import needed_in_ci
+from tests.support.wire import Peer, Room
+
+ROUNDS = 20
+EXPECTED: dict[str, Callable[[int], dict[str, int]]] = {
+    "v1": lambda n: {"recvfrom": 1, "write": 1},
+    "v2": lambda n: {"select": 1, "recvfrom": 1, "write": 1},
+    "v3": lambda n: {"select": 1, "recvfrom": 1, "sendto": n - 1},
+    "v4": lambda n: {"epoll_wait": 2, "recvfrom": 1, "sendto": n - 1},
+    "selectors": lambda n: {"epoll_wait": 1, "recvfrom": 1, "sendto": n - 1},
+    "epoll": lambda n: {"epoll_wait": 1, "recvfrom": 1, "sendto": n - 1},
+    "epoll --flush message": lambda n: {"epoll_wait": 1, "recvfrom": 1, "sendto": n - 1},
+    "epoll-et": lambda n: {"epoll_wait": 1, "recvfrom": 1, "sendto": n - 1},
+    "uvloop": lambda n: {"epoll_wait": 1, "read": 1, "write": n - 1},
+}
+
+
+def test_system_calls_per_message(start: Start, name: str, tmp_path: Path) -> None:
+    strace = shutil.which("strace")
+    if not strace:
+        needed_in_ci("strace is not installed (apt-get install strace)")
+    trace = tmp_path / "trace"
+    quiet = ["--quiet"] if name in BROADCASTING else []
+    server = start(*quiet, wrapper=[str(strace), "-f", "-qq", "-s", "100", "-o", str(trace)])
+    room = Room(server, broadcasts=name in BROADCASTING, logs=not quiet)
+    peers: list[Peer] = []
+    for clients in (2, 10):
+        peers += [room.join() for _ in range(clients - len(peers))]
+        server.wait_until_at_rest()  # v1: the threads of newcomers, who would ask for the GIL
+        for number in range(-10, ROUNDS + 1):  # the first ones to warm up
+            peers[0].say(f"round {number} of {clients}.")
+            room.hear(peers[0], f"round {number} of {clients}.")
+    assert server.stop() == 0
+    returned = calls(trace.read_text())
+    for clients in (2, 10):
+        rounds = window(returned, f"round 0 of {clients}.", f"round {ROUNDS} of {clients}.")
+        counted = Counter(call for call, _ in rounds)
+        expected = {call: count * ROUNDS for call, count in EXPECTED[name](clients).items()}
+        assert counted == expected, f"system calls in {ROUNDS} rounds with {clients} clients"
+        for call, text in rounds:  # nobody wakes up to look whether it must
+            if call == "select":
+                assert re.search(r", NULL\) += ", text)
+            elif call == "epoll_wait":
+                assert re.search(r", (-1|0)(, NULL, 8)?\) += [01]$", text)
+                assert not (re.search(r", 0(, NULL, 8)?\) ", text) and text.endswith(" = 1"))
+
+
+@pytest.mark.servers(*BROADCASTING)
+def test_log_is_written_before_the_message_is_passed_on(start: Start, tmp_path: Path) -> None:
+    strace = shutil.which("strace")
+    if not strace:
+        needed_in_ci("strace is not installed (apt-get install strace)")
+    trace = tmp_path / "trace"
+    wrapper = [strace, "-f", "-qq", "-s", "100", "-e", "trace=write,sendto", "-o", str(trace)]
+    room = Room(start(wrapper=wrapper))
+    ana, _bea = room.join(), room.join()
+    for number in range(3):
+        ana.say(f"line {number}")
+        room.hear(ana, f"line {number}")
+    assert room.server.stop() == 0
+    told = [text.startswith("1, ") for _, text in calls(trace.read_text()) if " dice: line" in text]
+    assert told == [True, False] * 3, "first to stdout, then to a socket"

@@ -1,0 +1,210 @@
+"""The pages that are read: their links lead somewhere, their commands name what is there, and the
+servers that they show to be wrong are wrong in the way they say."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import re
+import subprocess
+import sys
+import textwrap
+import threading
+from pathlib import Path
+
+import pytest
+
+from benchmarks.harness.server import DEADLINE, ROOT, SERVERS, Server
+from tests.support.wire import Peer
+
+PAGES = [
+    *(ROOT / folder / "README.md" for folder in (".", "lowlevel", "profiling")),
+    *sorted(ROOT.glob("stages/**/*.md")),
+]
+each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+
+
+def anchor(heading: str) -> str:
+    """As the usual forges make it of a heading."""
+    plain = re.sub(r"[`*_]|\[([^]]*)\]\([^)]*\)", r"\1", heading).strip().lower()
+    return re.sub(r"[^\w\- ]", "", plain).replace(" ", "-")
+
+
+@each_page
+def test_links_lead_somewhere(page: Path) -> None:
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        assert "://" not in target, f"{target}: the project stands for itself"
+        path, _, fragment = target.partition("#")
+        file = (page.parent / path).resolve() if path else page
+        assert file.exists(), f"{page.name}: {target}"
+        if re.fullmatch(r"L\d+", fragment):
+            assert int(fragment[1:]) <= file.read_text().count("\n"), target
+        elif fragment:
+            headings = re.findall(r"^#+ (.+)$", file.read_text(), re.MULTILINE)
+            assert fragment in map(anchor, headings), target
+
+
+def commands(page: Path) -> list[str]:
+    """The lines of the `sh` blocks of a page."""
+    blocks = re.findall(r"```sh\n(.*?)```", page.read_text(), re.DOTALL)
+    return [line for block in blocks for line in block.splitlines()]
+
+
+def names_of_tests(folder: str) -> dict[str, list[str]]:
+    """Names of tests by file."""
+    return {
+        str(path.relative_to(ROOT)): [
+            node.name
+            for node in ast.parse(path.read_text()).body
+            if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")
+        ]
+        for path in (ROOT / folder).rglob("*.py")
+    }
+
+
+@each_page
+def test_commands_name_what_is_there(page: Path, pytestconfig: pytest.Config) -> None:
+    """Files, tests, and the options of pytest and of our own tools."""
+    folders = "stages|tests|benchmarks|lowlevel|profiling"
+    tests = {**names_of_tests("tests"), **names_of_tests("benchmarks")}
+    for command in commands(page):
+        for path in re.findall(rf"(?<![\w/])(?:{folders})/[\w./-]*", command):
+            assert (ROOT / path).exists(), command
+        for file, test in re.findall(r"([\w/]+\.py)::(\w+)", command):
+            assert test in tests[file], command
+        if " -m pytest" in command:
+            check_pytest(command.partition(" -m pytest")[2], pytestconfig, tests)
+
+
+def check_pytest(arguments: str, config: pytest.Config, tests: dict[str, list[str]]) -> None:
+    for option in re.findall(r" --([a-z][\w-]*)", re.sub(r'"[^"]*"', "", arguments)):
+        config.getoption(option.replace("-", "_"))  # ValueError: there is none
+    chosen = re.search(r' -k (?:"([^"]+)"|(\S+))', arguments)
+    if chosen:
+        known = " ".join([*tests, *(name for names in tests.values() for name in names)])
+        words = set(re.findall(r"[\w-]+", chosen[1] or chosen[2]))
+        for word in words - {"and", "or", "not", *SERVERS}:
+            assert word in known, f"-k {word} chooses nothing"
+
+
+def test_tools_have_the_options_of_the_commands() -> None:
+    found = "\n".join(command for page in PAGES for command in commands(page))
+    tools = re.findall(r"python3? (profiling/\w+\.py|-m benchmarks\.\w+|-m lowlevel)(.*)", found)
+    for tool in sorted({tool for tool, _ in tools}):
+        command = [sys.executable, *tool.split(), "--help"]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+        used = " ".join(arguments for name, arguments in tools if name == tool)
+        for option in set(re.findall(r" (--[a-z][\w-]*)", re.sub(r'"[^"]*"', "", used))):
+            assert re.search(rf"{option}\b", done.stdout), f"{tool} has no {option}"
+
+
+def test_the_two_commands() -> None:
+    """The README begins with them, and the one that tests is what .ci/run calls; so are the
+    options that make pytest test something else."""
+    found = commands(ROOT / "README.md")
+    assert found[0] == "python3 stages/v4/server.py"
+    assert found[1].startswith("python3 -m venv .venv && ")
+    script = (ROOT / ".ci" / "run").read_text()
+    assert f"\n{found[1]}\n" in script
+    for option in ("--server", "--server-python"):
+        assert any(f"pytest {option} " in command for command in found)
+        assert f"pytest {option} " in script, "a command that nobody runs"
+
+
+def snippet(page: str) -> str:
+    """The first piece of Python on a page."""
+    found = re.search(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+    assert found
+    return found[1]
+
+
+def run_instead(program: Path, source: str) -> Server:
+    program.write_text(source)
+    return Server(f"{sys.executable} -u {program} --port {{port}}")
+
+
+def first_server(tmp_path: Path) -> Server:
+    """The one that v1's page begins with."""
+    source = snippet("stages/v1/README.md")
+    assert source.count("8080") == 1
+    port = "int(__import__('sys').argv[2])"
+    return run_instead(tmp_path / "first.py", source.replace("8080", port))
+
+
+def test_first_server_hears_one_client_at_a_time(tmp_path: Path) -> None:
+    with first_server(tmp_path) as server:
+        ana, bea = Peer(server.address), Peer(server.address)
+        bea.say("me, too")
+        ana.say("one")
+        server.log.wait(f"{ana.name} dice: one".__eq__)
+        ana.say("two")
+        server.log.wait(f"{ana.name} dice: two".__eq__)
+        assert not any(bea.name in line for line in server.log.all())
+        ana.close()
+        server.log.wait(f"{bea.name} dice: me, too".__eq__)
+
+
+def test_first_server_takes_what_comes_together_for_a_message(tmp_path: Path) -> None:
+    with first_server(tmp_path) as server:
+        ana = Peer(server.address)
+        ana.say("one", "two")
+        server.log.wait(f"{ana.name} dice: one".__eq__)
+        assert server.log[server.log.wait("two".__eq__)] == "two", "without a name before it"
+
+
+def test_first_server_ends_at_a_letter_cut_in_two(tmp_path: Path) -> None:
+    with first_server(tmp_path) as server:
+        ana = Peer(server.address)
+        ana.send("é".encode()[:1])
+        assert server.wait() == 1
+        assert "UnicodeDecodeError" in server.errors.rest()[-1]
+
+
+def naive_room(tmp_path: Path) -> Server:
+    """v2 with the line that v3's page begins with."""
+    log = '            self.log(f"{client.name} dice: {text}")\n'
+    loop = "            data = text.encode() + b'\\n'\n"
+    # The loop's variable must not be the client who speaks, about whom receive() goes on.
+    loop += textwrap.indent(snippet("stages/v3/README.md"), " " * 12)
+    source = (ROOT / "stages/v2/server.py").read_text()
+    assert source.count(log) == 1
+    return run_instead(tmp_path / "naive.py", source.replace(log, log + loop))
+
+
+def test_naive_room_loses_what_the_kernel_does_not_take(tmp_path: Path) -> None:
+    with naive_room(tmp_path) as server:
+        ana, bea = Peer(server.address), Peer(server.address, receive_buffer=4096)
+        for peer in (ana, bea):
+            server.log.wait(f"Cliente conectado: {peer.name}".__eq__)
+        server.shrink_send_buffer(bea.sock)
+        said = [f"{number:06d}" + "." * 1000 for number in range(2000)]
+        reader = threading.Thread(target=ana.rest)  # she hears herself, and reads
+        reader.start()
+        for line in said:
+            ana.say(line)
+        ana.finish()
+        server.log.wait(f"Cliente desconectado: {ana.name}".__eq__)
+        reader.join(DEADLINE)
+        bea.finish()
+        heard = bea.rest().decode().splitlines()
+        assert heard[0] == said[0]
+        assert heard != said, "then the page is wrong"
+
+
+def test_naive_room_ends_the_one_who_speaks(tmp_path: Path) -> None:
+    """Whoever resets while the others' lines are told: the error comes up at the speaker's turn."""
+    with naive_room(tmp_path) as server:
+        ana = Peer(server.address)
+        reader = threading.Thread(target=ana.rest)
+        reader.start()
+        end = f"Cliente desconectado: {ana.name}"
+        while end not in server.log.all():
+            bea = Peer(server.address)
+            server.log.wait(f"Cliente conectado: {bea.name}".__eq__)
+            with contextlib.suppress(OSError):  # she has just been ended
+                ana.say(*["x"] * 8000)
+            bea.take(1)
+            bea.reset()
+            server.log.wait(lambda line: line in (end, f"Cliente desconectado: {bea.name}"))  # noqa: B023
+        reader.join(DEADLINE)

@@ -1,0 +1,140 @@
+"""What is written: the stages' copies, the contract's constants, the shape of the tree."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import re
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from benchmarks.harness.server import ROOT, SERVERS
+
+STAGES = ("v1", "v2", "v3", "v4")
+STEPS = list(pairwise(STAGES))
+
+
+def source(stage: str) -> str:
+    paths = {"uvloop": "lowlevel/uvloop_server.py", "system": "lowlevel/system.py"}
+    return (ROOT / paths.get(stage, f"stages/{stage}/server.py")).read_text()
+
+
+def functions(stage: str) -> dict[str, str]:
+    """The source of each function and method, by qualified name, in order."""
+    text = source(stage)
+    lines = text.splitlines()
+
+    def segment(node: ast.stmt) -> str:
+        return "\n".join(lines[node.lineno - 1 : node.end_lineno])
+
+    found = {}
+    for node in ast.parse(text).body:
+        if isinstance(node, ast.FunctionDef):
+            found[node.name] = segment(node)
+        elif isinstance(node, ast.ClassDef):
+            for method in node.body:
+                if isinstance(method, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                    found[f"{node.name}.{method.name}"] = segment(method)
+    return found
+
+
+@pytest.mark.parametrize(("older", "newer"), STEPS)
+def test_functions_with_the_same_job_keep_their_order(older: str, newer: str) -> None:
+    before, after = list(functions(older)), list(functions(newer))
+    assert [name for name in before if name in after] == [name for name in after if name in before]
+
+
+@pytest.mark.parametrize(("older", "newer"), STEPS)
+def test_constants_keep_their_value_and_comment(older: str, newer: str) -> None:
+    def constants(stage: str) -> dict[str, str]:
+        found = dict(re.findall(r"^([A-Z_]+) = (.*)$", source(stage), re.MULTILINE))
+        found["READ_SIZE"] = found["READ_SIZE"].split("  #")[0]  # v1's comment speaks of threads
+        return found
+
+    before, after = constants(older), constants(newer)
+    differing = {name for name in before.keys() & after.keys() if before[name] != after[name]}
+    assert differing <= {"NAME"}
+
+
+def test_client_of_v3_is_that_of_v2() -> None:
+    v2, v3 = (ROOT / "stages" / stage / "client.py" for stage in ("v2", "v3"))
+    assert v2.read_bytes() == v3.read_bytes()
+
+
+def test_lowlevel_has_the_functions_of_the_stages() -> None:
+    """system.py is what they repeat, and uvloop_server.py is v4."""
+    stage, copies = functions("v4"), functions("system")
+    assert len(copies) > 5
+    assert copies == {name: stage[name] for name in copies}
+    constants = r"^([A-Z_]+) = (.*)$"
+    system = dict(re.findall(constants, source("system"), re.MULTILINE))
+    assert system.items() <= dict(re.findall(constants, source("v4"), re.MULTILINE)).items()
+
+
+def test_uvloop_is_v4_with_at_most_twelve_lines_changed() -> None:
+    """Outside the docstrings, as difflib counts."""
+    before, after = (source(name).split('"""\n', 2)[1:] for name in ("v4", "uvloop"))
+    before, after = ("".join(parts).splitlines() for parts in (before, after))
+    added = [line for line in difflib.ndiff(before, after) if line.startswith("+ ")]
+    assert 3 <= len(added) <= 12, added
+
+
+@pytest.mark.parametrize(
+    "path",
+    [*ROOT.glob("stages/v*/*.py"), *ROOT.glob("lowlevel/*.py")],
+    ids=lambda path: f"{path.parent.name}/{path.name}",
+)
+def test_servers_import_only_the_standard_library(path: Path) -> None:
+    allowed = {"stages": set(), "lowlevel": {"lowlevel"}}[path.relative_to(ROOT).parts[0]]
+    if path.name == "uvloop_server.py":
+        allowed = {"uvloop"}
+    for node in ast.walk(ast.parse(path.read_text(), feature_version=(3, 8))):
+        if isinstance(node, ast.Import):
+            assert {name.name for name in node.names} <= sys.stdlib_module_names | allowed
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0
+            assert node.module
+            assert node.module.split(".")[0] in sys.stdlib_module_names | allowed
+
+
+def test_the_contract_has_the_constants_of_the_code() -> None:
+    contract = (ROOT / "stages" / "README.md").read_text()
+    values = {
+        "MAX_LINE": (65536, "65,536 bytes"),
+        "HIGH_WATER": (1 << 20, "1 MiB"),
+        "LOW_WATER": (1 << 16, "64 KiB"),
+        "READ_SIZE": (16384, "16 KiB"),
+        "SEND_COST": (32, "32 bytes"),
+        "RESERVE": (16, "the last 16\n  (`RESERVE`)"),
+        "ACCEPT_PAUSE": (0.2, "0.2 s (`ACCEPT_PAUSE`)"),
+        "FD_SETSIZE": (1024, "1024 and up (`FD_SETSIZE`)"),
+        "BACKLOG": (1024, "a `BACKLOG` that takes"),
+    }
+    reactors = "".join(path.read_text() for path in sorted((ROOT / "lowlevel").glob("*.py")))
+    for name, (value, text) in values.items():
+        for code in (source("v3"), reactors):
+            found = re.findall(rf"^{name} = ([\d. <]+)", code, re.MULTILINE)
+            assert found or (name == "FD_SETSIZE" and code is reactors)
+            assert {eval(number) for number in found} <= {value}
+        assert f"| `{name}` | {text} |" in contract or (f"`{name}`" in text and text in contract)
+
+
+def test_shape_of_the_tree() -> None:
+    tracked = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False
+    ).stdout.split()
+    for name in ("profiling/__init__.py", "stages/__init__.py"):
+        assert not (ROOT / name).exists(), "it would shadow a standard package, or be installed"
+    assert tracked, "this test reads what git tracks"
+    for path in map(Path, tracked):
+        if path.suffix == ".py":
+            assert path.stem not in sys.stdlib_module_names, path
+    pyproject = (ROOT / "pyproject.toml").read_text()
+    tables = re.findall(r"^\[(.+)\]$", pyproject, re.MULTILINE)
+    assert {table.split(".")[0] for table in tables} == {"build-system", "tool"}
+    assert all(table.startswith("tool.ruff") for table in tables if table.startswith("tool"))
+    assert set(SERVERS) >= set(STAGES)

@@ -1,0 +1,384 @@
+"""-m benchmarks.compare: its figures are right, its files belong together, and it ends cleanly.
+
+Nothing here asserts on a time that was measured.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.compare import __main__ as compare
+from benchmarks.compare import samples, tables
+from benchmarks.harness import roster
+from benchmarks.harness.server import DEADLINE, ROOT, SILENT
+from tests.support.needed import needed_in_ci
+
+FILES = sorted(["comparison.json", "comparison.md", *tables.PICTURES])
+
+
+@pytest.fixture
+def _matplotlib() -> None:
+    if not importlib.util.find_spec("matplotlib"):
+        needed_in_ci("no matplotlib (pip install -e '.[peers]')")
+
+
+def results() -> dict[str, Any]:
+    """Three rounds of one flood by three servers, made up so that one can follow by hand."""
+    costs = {"v4": (0.4, 0.8, 0.3), "epoll": (0.2, 0.2, 0.9), "c": (0.1, 0.2, 0.3)}
+    return {
+        "environment": {
+            "command": "python -m benchmarks.compare",
+            "date": "2024-02-29 12:34 UTC",
+            "cpu": "Abacus",
+            "cpus": "2",
+            "kernel": "Linux 6.0",
+            "python": "CPython 3.11.0",
+        },
+        "parameters": {
+            "servers": ["v3", "v4", "epoll", "c"],
+            "missing": {"trio": "trio is not installed"},
+            "versions": {"cc": "cc 12"},
+            "workloads": ["lock-step 10", "flood 10"],
+            "rounds": 3,
+            "message_bytes": 32,
+            "in_flight": 4,
+            "senders": {"10": 2},
+            "cpu_seconds": 0.2,
+            "placement": "the server runs on CPU 1, the load on CPU 0",
+            "descriptors": [10, 10000],
+            "readiness_limits": {"select": {"10000": "beyond its limit of 1024"}},
+        },
+        "samples": [
+            {
+                "server": server,
+                "workload": "flood",
+                "clients": 10,
+                "round": number,
+                "deliveries": 100_000,
+                "cpu_seconds": cpu,
+                "wall_seconds": 1.0,
+                "segments": 25_000 if server == "epoll" else 100_000,
+            }
+            for server, by_round in costs.items()
+            for number, cpu in enumerate(by_round, 1)
+        ]
+        + [
+            {
+                "server": server,
+                "workload": "lock-step",
+                "clients": 10,
+                "round": 1,
+                "deliveries": 9_000,
+                "cpu_seconds": 0.045,
+                "wall_seconds": 1.0,
+                "segments": 9_000,
+                "p50_seconds": 0.0001,
+                "p99_seconds": 0.0025,
+            }
+            for server in ("v3", "epoll")
+        ],
+        "problems": [
+            {"server": "v3", "workload": "flood 10", "kind": "limit", "reason": "lleno"},
+            {"server": "epoll", "workload": "lock-step 10", "kind": "failed", "reason": "lost it"},
+            {"server": "v4", "workload": "memory", "kind": "failed", "reason": "fell over"},
+        ],
+        "memory": [{"server": "c", "clients": 2000, "before_kib": 1500, "after_kib": 2000}],
+        "readiness": [
+            {"kind": "select", "descriptors": 10, "round": r, "calls": 1000, "cpu_seconds": cpu}
+            for r, cpu in enumerate((0.002, 0.001, 0.004), 1)
+        ],
+    }
+
+
+def test_compare_figures_by_hand() -> None:
+    found = tables.derived(results())
+    assert found["cpu_us"]["flood 10"]["c"] == pytest.approx({"median": 2, "min": 1, "max": 3})
+    assert found["cpu_us"]["flood 10"]["epoll"] == pytest.approx({"median": 2, "min": 2, "max": 9})
+    # Round by round 2/1, 2/2 and 9/3; the medians' ratio would be 1.
+    assert found["to_c"]["flood 10"]["epoll"] == pytest.approx({"median": 2, "min": 1, "max": 3})
+    assert found["to_c"]["flood 10"]["v4"] == pytest.approx({"median": 4, "min": 1, "max": 4})
+    assert found["to_v4"]["flood 10"]["epoll"] == pytest.approx(
+        {"median": 0.5, "min": 0.25, "max": 3}
+    )
+    assert found["messages_per_send"]["flood 10"]["epoll"]["median"] == 4
+    assert found["cpu_per_send_us"]["flood 10"]["epoll"]["median"] == pytest.approx(8)
+    assert found["p99_us"]["lock-step 10"]["v3"]["median"] == pytest.approx(2500)
+    assert found["memory_kib"] == {"c": 0.25}
+    assert found["readiness_us"]["select"]["10"] == pytest.approx({"median": 2, "min": 1, "max": 4})
+
+
+def test_compare_failed_server_has_no_figure() -> None:
+    found = tables.derived(results())
+    assert "epoll" not in found["cpu_us"]["lock-step 10"], "the sample before it failed counts"
+
+
+def test_compare_tables_say_what_is_not_there() -> None:
+    text = tables.markdown(results())
+    lines = text.splitlines()
+    assert "| `epoll` | failed [2] | 2.00 (2.00-9.00) |" in lines
+    assert "| `v3` | 5.00 (5.00-5.00) | limit [1] |" in lines
+    assert "| `v4` | - | 4.00 (1.00-4.00) |" in lines  # over c
+    assert "| `c` | 0.250 | 2000 |" in lines
+    assert "| `v4` | failed [3] | - |" in lines
+    assert "| `select` | 2.00 (1.00-4.00) | beyond its limit of 1024 |" in lines
+    assert "[2] `epoll`, lock-step 10: lost it." in lines
+    assert "Left out: `trio` (trio is not installed)." in lines
+    assert "2024-02-29 12:34 UTC, 2 " in text and "Abacus" in text
+    assert "the server runs on CPU 1, the load on CPU 0" in text
+    for row in lines:
+        if row.startswith("|"):
+            assert row.count("|") in (3 + 1, 2 + 1), row
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0, "0"), (0.9996, "1.00"), (0.0571, "0.0571"), (99.96, "100"), (12345.6, "12300")],
+)
+def test_compare_numbers(value: float, text: str) -> None:
+    assert tables.number(value) == text
+
+
+def test_compare_counts_data_segments() -> None:
+    """Each send is a segment where nothing waits; TCP_INFO is read at the right place."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    client = socket.create_connection(listener.getsockname())
+    server, _ = listener.accept()
+    with listener, client, server:
+        before = samples.data_segments_in(client)
+        for _ in range(7):
+            server.send(b"hello")
+            client.recv(100)
+        assert samples.data_segments_in(client) - before == 7
+
+
+def test_compare_results_belong_together() -> None:
+    """comparison.md is what comparison.json gives, and the charts are of the same run."""
+    folder = compare.RESULTS
+    if not (folder / "comparison.json").exists():
+        pytest.skip("no results in the tree")
+    found = tables.load(folder / "comparison.json")
+    again = "run: python -m benchmarks.compare --from benchmarks/results/comparison.json"
+    assert json.loads((folder / "comparison.json").read_text("utf-8")) == found, again
+    text = (folder / "comparison.md").read_text("utf-8")
+    assert text == tables.markdown(found), again
+    pictures = re.findall(r"\]\(([^)]+\.svg)\)", text)
+    assert pictures
+    for picture in pictures:
+        assert found["environment"]["date"] in (folder / picture).read_text("utf-8"), again
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """compare.py with little work in each sample, as `small("epoll,c", folder)`."""
+    monkeypatch.setattr(compare, "CPU_SECONDS", 0.01)
+    monkeypatch.setattr(compare, "DESCRIPTORS", (10,))
+    monkeypatch.setattr(compare, "BESIDE", (3,))
+    monkeypatch.setattr(samples, "IDLE_CLIENTS", (20,))
+    monkeypatch.setattr(samples, "TURNS", 30)
+
+    def run(servers: str, folder: Path) -> int:
+        options = ["--clients", "5", "--rounds", "1", "--output", str(folder)]
+        return compare.main(["--servers", servers, *options])
+
+    return run
+
+
+@pytest.mark.usefixtures("_matplotlib")
+def test_compare_small_run(small: Callable[..., int], tmp_path: Path) -> None:
+    """All files, of all servers and workloads; and the same files again from the JSON."""
+    names = ["v4", "epoll"]
+    if roster.PEERS["c"].missing():
+        if os.environ.get("CI") == "true":
+            needed_in_ci("no C compiler")
+    else:
+        names.append("c")
+    assert small(",".join(names), tmp_path / "first") == 0
+    assert sorted(path.name for path in (tmp_path / "first").iterdir()) == FILES
+    found = tables.load(tmp_path / "first" / "comparison.json")
+    assert found["problems"] == []
+    assert {(s["server"], tables.label(s)) for s in found["samples"]} == {
+        (name, workload) for name in names for workload in ("lock-step 5", "flood 5")
+    }
+    assert [measured["server"] for measured in found["memory"]] == names
+    assert {sample["kind"] for sample in found["readiness"]} == set(samples.WAITS)
+    assert [(turn["server"], turn["idle"], turn["turns"]) for turn in found["turns"]] == [
+        (name, 3, 30) for name in ("v4", "epoll")
+    ]
+    assert set(found["derived"]["turn_us"]) == {"v4", "epoll"}
+    turns = (tmp_path / "first" / "comparison.md").read_text("utf-8").partition("of a turn, µs")[2]
+    assert "| server | K = 3 |" in turns
+    assert "| `v4` | " in turns and "| `epoll` | " in turns
+    assert str(tmp_path) not in (tmp_path / "first" / "comparison.json").read_text("utf-8")
+    for sample in found["samples"]:
+        assert sample["deliveries"] > 0 and sample["segments"] > 0
+        if sample["workload"] == "lock-step":
+            assert 0 < sample["p50_seconds"] <= sample["p99_seconds"]
+
+    source = str(tmp_path / "first" / "comparison.json")
+    assert compare.main(["--from", source, "--output", str(tmp_path / "again")]) == 0
+    for name in FILES:
+        first, again = ((tmp_path / folder / name).read_bytes() for folder in ("first", "again"))
+        assert first == again, f"{name} differs, though it is made from the same results"
+        if name.endswith(".svg"):
+            assert found["environment"]["date"] in again.decode()
+
+
+@pytest.mark.usefixtures("_matplotlib")
+def test_compare_server_that_dies(
+    small: Callable[..., int],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """It is named with the reason, the others are measured, and the exit status is 1."""
+    source = tmp_path / "mortal.py"
+    source.write_text(
+        "import socket, sys\n"
+        "clients = []\n"
+        "listener = socket.create_server(('127.0.0.1', int(sys.argv[2])))\n"
+        "while len(clients) < 5: clients.append(listener.accept()[0])\n"
+        "sys.exit('out of luck')\n"
+    )
+    monkeypatch.setitem(roster.PEERS, "mortal", roster.Peer(str(source)))
+    monkeypatch.setattr(compare, "NAMES", (*compare.NAMES, "mortal"))
+    assert small("epoll,mortal", tmp_path / "results") == 1
+    found = tables.load(tmp_path / "results" / "comparison.json")
+    assert {sample["server"] for sample in found["samples"]} == {"epoll"}
+    assert {problem["workload"] for problem in found["problems"]} == {
+        *("lock-step 5", "flood 5", "memory")
+    }
+    for problem in found["problems"]:
+        assert problem["server"] == "mortal" and problem["kind"] == "failed"
+        assert "out of luck" in problem["reason"]
+    assert "failed [1]" in (tmp_path / "results" / "comparison.md").read_text("utf-8")
+    assert "failed: mortal, flood 5: " in capsys.readouterr().err
+
+
+@pytest.mark.servers(*SILENT)
+def test_memory_of_those_who_tell_nobody(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are asked by their log who is in."""
+    monkeypatch.setattr(samples, "IDLE_CLIENTS", (1030, 60))
+    sample = samples.memory(name, None)
+    assert sample["clients"] == {"v1": 1030, "v2": 60}[name], "1024 descriptors are v2's limit"
+    assert sample["after_kib"] >= sample["before_kib"]
+
+
+def test_there_must_be_somebody_who_broadcasts(capsys: pytest.CaptureFixture[str]) -> None:
+    assert compare.main(["--servers", "v1,v2"]) == 1
+    assert capsys.readouterr().err == "compare: there is nothing to measure\n"
+
+
+def test_compare_unknown_server(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as error:
+        compare.main(["--servers", "epoll,nginx"])
+    assert error.value.code == 2
+    assert "'nginx' is none of v1, v2, v3, v4, " in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("_matplotlib")
+def test_compare_unwritable_output(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Said in one line, before anything is measured."""
+
+    def measure(*_: object) -> None:
+        pytest.fail("it measures first")
+
+    monkeypatch.setattr(compare, "measure_all", measure)
+    (tmp_path / "file").touch()
+    output = tmp_path / "file" / "results"
+    assert compare.main(["--servers", "epoll", "--output", str(output)]) == 1
+    assert capsys.readouterr().err == f"compare: cannot write to {output}: Not a directory\n"
+
+
+@pytest.mark.usefixtures("_matplotlib")
+@pytest.mark.parametrize("text", [None, "", "[]", "{}", '{"environment": {}}'])
+def test_compare_from_a_wrong_file(
+    tmp_path: Path, text: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "results.json"
+    if text is not None:
+        source.write_text(text)
+    assert compare.main(["--from", str(source), "--output", str(tmp_path / "output")]) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1 and lines[0].startswith(f"compare: {source}: ")
+    assert not (tmp_path / "output").exists()
+
+
+@pytest.mark.usefixtures("_matplotlib")
+@pytest.mark.parametrize("whom", ["it alone", "as the terminal does"])
+def test_compare_interrupted(tmp_path: Path, whom: str) -> None:
+    """Ctrl-C while a server is measured: exit status 130, one line, no file, no process."""
+    mark = f"SOCK_CHAT_TEST={tmp_path}"
+    process = subprocess.Popen(
+        [
+            *(sys.executable, str(ROOT / "benchmarks" / "compare"), "--servers", "epoll,v4"),
+            *("--clients", "5", "--output", str(tmp_path)),
+        ],
+        cwd=tmp_path,
+        env={**os.environ, **dict([mark.split("=", 1)])},
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+        start_new_session=True,
+    )
+    try:
+        assert process.stderr
+        line = process.stderr.readline()
+        assert line == "round 1 of 9, lock-step 5\n", line + process.stderr.read()
+        deadline = time.monotonic() + DEADLINE
+        while not any(b"--port" in command for command in commands_with(mark)):
+            assert time.monotonic() < deadline and process.poll() is None
+            time.sleep(0.001)  # nothing can be waited for: the server is not our child
+        if whom == "it alone":
+            process.send_signal(signal.SIGINT)
+        else:
+            os.killpg(process.pid, signal.SIGINT)
+        _, err = process.communicate(timeout=DEADLINE)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    assert process.returncode == 130
+    assert err.splitlines()[-1] == "compare: stopped, nothing is written" and "Trace" not in err
+    assert list(tmp_path.iterdir()) == []
+    assert commands_with(mark) == []
+
+
+def commands_with(mark: str) -> list[bytes]:
+    """The command lines of the processes that were started with this variable."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # not ours, or it has just ended
+            if mark.encode() in (process / "environ").read_bytes().split(b"\0"):
+                found.append((process / "cmdline").read_bytes())
+    return found
+
+
+def test_compare_without_matplotlib(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One line that says how to get it, before anything is measured."""
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert compare.main(["--servers", "epoll"]) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1 and "matplotlib is not installed: pip install" in lines[0]
+
+
+def test_compare_starts_without_matplotlib() -> None:
+    """Importing it loads no package that draws: the tables need none."""
+    code = "import sys, benchmarks.compare; sys.exit('matplotlib' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

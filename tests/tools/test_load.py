@@ -1,0 +1,411 @@
+"""-m benchmarks.load, as its user calls it: what it reports, and that there is no number when a
+line was lost, doubled or out of order, or when the server has gone."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import resource
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.harness.server import DEADLINE, ROOT, Server, ServerError, free_port
+from tests.support.needed import needed_in_ci
+
+CLIENTS = 20
+SMALL = ("--clients", "20", "--senders", "4", "--workers", "2", "--rate", "100")
+SHORT = (*SMALL, "--duration", "0.5", "--warm-up", "0.1")
+LONG = (*SMALL, "--duration", "600", "--warm-up", "0")
+FEW = ("--clients", "4", "--senders", "2", "--workers", "2", "--rate", "400", "--warm-up", "0")
+
+Tool = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def tool(tmp_path: Path) -> Iterator[Tool]:
+    """Start load.py in a folder of its own, as the leader of a session, as from a shell."""
+    pytest.importorskip("hdrh.histogram")
+    started: list[subprocess.Popen[str]] = []
+
+    def tool(*arguments: str) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, str(ROOT / "benchmarks" / "load"), *arguments],
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        started.append(process)
+        return process
+
+    yield tool
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    """One that logs what is said."""
+    with Server("epoll") as server:
+        yield server
+
+
+def at(server: Server) -> tuple[str, str]:
+    return "--connect", "{}:{}".format(*server.address)
+
+
+def report(process: subprocess.Popen[str]) -> dict[str, Any]:
+    out, err = process.communicate(timeout=DEADLINE)
+    assert process.returncode == 0, err
+    found: dict[str, Any] = json.loads(out)
+    return found
+
+
+def assert_fails(process: subprocess.Popen[str], status: int, text: str) -> None:
+    """One line that has `text`, and no number."""
+    out, err = process.communicate(timeout=DEADLINE)
+    assert (out, process.returncode) == ("", status), err
+    assert err.startswith("load.py: ") and err.count("\n") == 1 and text in err
+
+
+def wait_until(happened: Callable[[], object], what: str) -> None:
+    deadline = time.monotonic() + DEADLINE
+    while not happened():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.005)
+
+
+def descendants(pid: int) -> dict[int, str]:
+    """The command lines of the processes below one, by pid."""
+    found = {}
+    try:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        for child in map(int, children):
+            found[child] = Path(f"/proc/{child}/cmdline").read_text().replace("\0", " ")
+            found |= descendants(child)
+    except (FileNotFoundError, ProcessLookupError):  # it has just ended
+        pass
+    return found
+
+
+def runs(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def own_server(process: subprocess.Popen[str]) -> int:
+    """The pid of the server that the tool has started, once all clients are with it."""
+    found: list[int] = []
+
+    def full() -> bool:
+        below = descendants(process.pid).items()
+        found[:] = [pid for pid, line in below if "lowlevel" in line and " -c " not in line]
+        return bool(found) and len(os.listdir(f"/proc/{found[0]}/fd")) >= CLIENTS
+
+    wait_until(full, "the server of load.py does not get its clients")
+    return found[0]
+
+
+# What it reports.
+
+
+def test_load_of_a_server_it_starts_counts_each_delivery(tool: Tool) -> None:
+    found = report(tool("--server", "epoll", *SHORT, "--json", "-"))
+    assert found["messages"] == 50
+    assert found["deliveries"] == 50 * (CLIENTS - 1)
+    assert found["warm_up"] == {"messages": 10, "deliveries": 10 * (CLIENTS - 1)}
+    latencies = [*found["latency_us"].values()]
+    assert [*found["latency_us"]] == ["p50", "p90", "p99", "p99.9", "max"]
+    assert latencies == sorted(latencies) and latencies[0] > 0
+    # At least 1, but that a segment which the kernel sends again, on a busy machine, counts, too.
+    assert 0.9 < found["messages_per_data_segment"] <= 60
+    assert len(found["worker_cpu_percent"]) == 2
+    assert found["server_process"]["cpu_seconds"] > 0
+    assert found["server_process"]["resident_kib"] > 1024
+    assert not found["interrupted"] and found["parameters"]["size"] == 32
+    assert {"command", "date", "cpu", "kernel", "python"} <= {*found["environment"]}
+    assert found["environment"]["command"].startswith("python -m benchmarks.load --server epoll ")
+
+
+def test_load_of_a_server_that_runs_already_goes_into_table_and_file(
+    tool: Tool, server: Server, tmp_path: Path
+) -> None:
+    arguments = (*SMALL, "--senders", "20", "--size", "9", "--duration", "0.3", "--warm-up", "0")
+    process = tool(*at(server), *arguments, "--json", "load.json")
+    out, err = process.communicate(timeout=DEADLINE)
+    assert (process.returncode, err) == (0, "")
+    found = json.loads((tmp_path / "load.json").read_text())
+    assert found["server_process"] is None and found["pinning"] is None
+    assert found["deliveries"] == found["messages"] * (CLIENTS - 1)
+    first, *others = out.splitlines()
+    assert first.startswith("{}:{}: 20 clients, of which 20 send".format(*server.address))
+    assert any(line.split() == ["deliveries", "570,", "each", "checked"] for line in others)
+    assert any(line.startswith("latency p99.9 ") for line in others)
+
+
+def test_load_over_ipv6_of_lines_longer_than_a_segment(tool: Tool) -> None:
+    try:
+        server = Server("epoll", arguments=["--quiet", "--host", "::1"])
+    except ServerError:
+        needed_in_ci("::1 is not there")
+    with server:
+        where = ("--connect", f"[::1]:{server.address[1]}")
+        found = report(tool(*where, *FEW, "--size", "65536", "--duration", "0.05", "--json", "-"))
+    assert found["deliveries"] == 20 * 3
+    assert 0 < found["messages_per_data_segment"] <= 1
+
+
+# What it refuses.
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ("--server nginx", "--server nginx"),
+        ("--server v2", "does not broadcast"),
+        ("", "--server"),
+        ("--server epoll --clients 1", "--clients 1"),
+        ("--server epoll --clients 4 --senders 5", "--senders 5"),
+        ("--server epoll --senders 0", "--senders 0"),
+        ("--server epoll --size 8", "--size 8"),
+        ("--server epoll --size 65537", "--size 65537"),
+        ("--server epoll --rate 0", "--rate"),
+        ("--server epoll --rate nan", "--rate"),
+        ("--server epoll --rate 0.1 --duration 1", "no message"),
+        ("--server epoll --warm-up -1", "--warm-up"),
+        ("--server epoll --workers 600", "--workers 600"),
+        ("--connect ::1:8080", "brackets"),
+        ("--connect 127.0.0.1:0", "HOST:PORT"),
+        ("--server epoll --json no/such/folder", "no/such/folder"),
+    ],
+)
+def test_load_refuses_nonsense(
+    arguments: str, text: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load = pytest.importorskip("benchmarks.load.__main__")
+    monkeypatch.setattr(sys, "argv", ["load.py", *arguments.split()])
+    with pytest.raises(SystemExit) as exit_:
+        load.parse_args()
+    out, err = capsys.readouterr()
+    assert (exit_.value.code, out, err.count("\n")) == (2, "", 1)
+    assert text in err
+
+
+def test_load_exits_with_status_2_on_a_bad_argument(tool: Tool) -> None:
+    assert_fails(tool("--server", "nginx"), 2, "--server nginx: neither a command")
+
+
+def test_load_says_that_nothing_listens(tool: Tool) -> None:
+    where = f"127.0.0.1:{free_port()}"
+    assert_fails(tool("--connect", where, *SHORT), 1, "cannot connect: Connection refused")
+
+
+def test_load_says_that_a_command_cannot_be_started(tool: Tool) -> None:
+    assert_fails(tool("--server", "no-such-command {port}", *SHORT), 1, "no-such-command")
+
+
+# Servers that break what they promise.
+
+
+class Faulty(threading.Thread):
+    """A chat server for a handful of clients, which breaks its promise once: `fault` gets each
+    message and all who should hear it, and returns who hears what instead."""
+
+    def __init__(self, fault: Callable[[Faulty, int, bytes, list[int]], list[tuple[int, bytes]]]):
+        super().__init__()
+        self.fault = fault
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.socks: dict[int, socket.socket] = {}
+        self.kept: list[tuple[int, bytes]] = []
+        self.stop_reading, self.stop_writing = socket.socketpair()
+
+    def run(self) -> None:
+        poll = select.poll()
+        poll.register(self.listener, select.POLLIN)
+        poll.register(self.stop_reading, select.POLLIN)
+        while True:
+            for fd, _ in poll.poll():
+                if fd == self.stop_reading.fileno():
+                    return
+                if fd == self.listener.fileno():
+                    sock, _ = self.listener.accept()
+                    self.socks[sock.fileno()] = sock
+                    poll.register(sock, select.POLLIN)
+                    continue
+                try:
+                    data = self.socks[fd].recv(65536)
+                except OSError:
+                    data = b""
+                if not data:
+                    poll.unregister(fd)
+                    self.socks.pop(fd).close()
+                for line in data.splitlines(keepends=True):
+                    self.say(fd, line)
+
+    def say(self, sender: int, line: bytes) -> None:
+        whole = f"{self.socks[sender].getpeername()} dice: ".encode() + line
+        others = [fd for fd in self.socks if fd != sender]
+        heard = [(fd, whole) for fd in others]
+        if line[:8].isdigit():
+            heard = self.fault(self, sender, whole, others)
+        for fd, text in heard:
+            with contextlib.suppress(OSError):  # load.py has seen enough
+                self.socks[fd].sendall(text)
+
+    def __enter__(self) -> Faulty:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop_writing.close()
+        self.join(DEADLINE)
+        for sock in (self.listener, self.stop_reading, *self.socks.values()):
+            sock.close()
+
+
+Heard = list[tuple[int, bytes]]
+
+
+def doubled(_: Faulty, sender: int, line: bytes, others: list[int]) -> Heard:
+    first = [(others[0], line)] if b" 00000003" in line else []
+    return [*first, *((fd, line) for fd in others)]
+
+
+def last_doubled(_: Faulty, sender: int, line: bytes, others: list[int]) -> Heard:
+    first = [(others[0], line)] if b" 00000009" in line else []
+    return [*first, *((fd, line) for fd in others)]
+
+
+def reordered(server: Faulty, sender: int, line: bytes, others: list[int]) -> Heard:
+    heard = [(fd, line) for fd in others]
+    if b" 00000003" in line:
+        server.kept += heard[:1]
+        return heard[1:]
+    if b" 00000004" in line and server.kept:
+        return [*heard, server.kept.pop()]
+    return heard
+
+
+def dropped(_: Faulty, sender: int, line: bytes, others: list[int]) -> Heard:
+    return [(fd, line) for fd in others if b" 00000003" not in line or fd != others[0]]
+
+
+def last_dropped(_: Faulty, sender: int, line: bytes, others: list[int]) -> Heard:
+    return [(fd, line) for fd in others if b" 00000009" not in line or fd != others[0]]
+
+
+def echoed(_: Faulty, sender: int, line: bytes, others: list[int]) -> Heard:
+    return [(fd, line) for fd in [*others, sender]]
+
+
+def renamed(_: Faulty, sender: int, line: bytes, others: list[int]) -> Heard:
+    return [(fd, line.replace(b"('", b"(' ")) for fd in others]
+
+
+def garbled(_: Faulty, sender: int, line: bytes, others: list[int]) -> Heard:
+    return [(fd, line.replace(b".\n", b"\n")) for fd in others]
+
+
+def swapped(server: Faulty, sender: int, line: bytes, others: list[int]) -> Heard:
+    """What one of the two has said, under the name of the other."""
+    server.kept.append((sender, line.partition(b" dice: ")[0]))
+    names = [name for fd, name in server.kept if fd != sender]
+    return [
+        (fd, names[0] + b" dice: " + line.partition(b" dice: ")[2] if names else line)
+        for fd in others
+    ]
+
+
+def ended(server: Faulty, sender: int, line: bytes, others: list[int]) -> Heard:
+    if b" 00000003" in line:
+        server.socks[others[0]].shutdown(socket.SHUT_RDWR)
+    return [(fd, line) for fd in others]
+
+
+@pytest.mark.parametrize(
+    ("fault", "text"),
+    [
+        (doubled, "heard message 3 of ('127.0.0.1', "),
+        (last_doubled, ") twice"),
+        (reordered, "one is lost, or they are out of order"),
+        (dropped, "before message 3"),
+        (last_dropped, "deliveries did not come within 1 s"),
+        (echoed, "heard itself say message 0"),
+        (renamed, "which nobody said"),
+        (garbled, "which nobody said"),
+        (swapped, "heard "),
+        (ended, "the server closed 1 of 4 connections"),
+    ],
+)
+def test_load_gives_no_number_when_a_delivery_is_wrong(
+    tool: Tool, fault: Callable[[Faulty, int, bytes, list[int]], Heard], text: str
+) -> None:
+    deadline = ("--deadline", "1") if fault is last_dropped else ()
+    with Faulty(fault) as server:
+        where = "{}:{}".format(*server.listener.getsockname())
+        assert_fails(tool("--connect", where, *FEW, "--duration", "0.05", *deadline), 1, text)
+
+
+def test_load_says_that_the_server_is_full(tool: Tool) -> None:
+    with Server("epoll", limits={resource.RLIMIT_NOFILE: (32, 32)}) as server:
+        assert_fails(tool(*at(server), *SHORT), 1, "the server is full: it refused a client")
+
+
+# Ends.
+
+
+def test_load_says_that_the_server_has_died_half_way(tool: Tool, server: Server) -> None:
+    process = tool(*at(server), *LONG)
+    server.log.wait(lambda line: " dice: 0000" in line)
+    os.kill(server.pid, signal.SIGKILL)
+    assert_fails(process, 1, f"the server closed {CLIENTS} of {CLIENTS} connections")
+
+
+def test_load_says_how_its_own_server_has_died(tool: Tool) -> None:
+    process = tool("--server", "epoll", *LONG)
+    os.kill(own_server(process), signal.SIGKILL)
+    assert_fails(process, 1, "the server has ended: killed by signal 9")
+
+
+def test_ctrl_c_prints_what_was_measured_until_then(tool: Tool, server: Server) -> None:
+    process = tool(*at(server), *LONG, "--json", "-")
+    server.log.wait(lambda line: " dice: 00000005" in line)
+    workers = descendants(process.pid)
+    assert len(workers) == 2
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    out, err = process.communicate(timeout=DEADLINE)
+    assert process.returncode == 130, err
+    found = json.loads(out)
+    assert found["interrupted"] and found["messages"] > 20
+    assert 0 < found["deliveries"] <= found["messages"] * (CLIENTS - 1)
+    assert "Traceback" not in err and "interrupted after" in err
+    assert not any(map(runs, workers)), "a worker has outlived load.py"
+
+
+@pytest.mark.parametrize(("signum", "status"), [(signal.SIGTERM, 143), (signal.SIGKILL, -9)])
+def test_nothing_outlives_it(tool: Tool, signum: int, status: int) -> None:
+    process = tool("--server", "epoll", *LONG)
+    own_server(process)
+    below = descendants(process.pid)
+    assert len(below) == 4, "two workers, the guard and the server"
+    process.send_signal(signum)
+    _, err = process.communicate(timeout=DEADLINE)
+    assert process.returncode == status, err
+    assert "Traceback" not in err
+    wait_until(lambda: not any(map(runs, below)), f"some of {below} have outlived load.py")

@@ -1,0 +1,127 @@
+"""The peers of benchmarks/peers: what is compared with our servers is a chat room, too.
+
+One test for each; how far it goes beyond that is in `Peer.fails`, and
+`pytest --server "$(python -m benchmarks.harness.roster NAME)"` shows it.
+"""
+
+from __future__ import annotations
+
+import shlex
+import signal
+from pathlib import Path
+
+import pytest
+
+from benchmarks.harness.roster import PEERS, Peer, PeerError
+from benchmarks.harness.server import Server
+from tests.contract import test_contract
+from tests.support.needed import needed_in_ci
+from tests.support.wire import Room
+
+BURST = 200  # lines
+
+
+def command(name: str) -> str:
+    """Its command line with {port}; skips when something is missing."""
+    missing = PEERS[name].missing()
+    if missing and PEERS[name].source.endswith(".c"):
+        needed_in_ci(missing)
+    if missing:
+        pytest.skip(missing)
+    return shlex.join(PEERS[name].command("{port}"))
+
+
+@pytest.mark.parametrize("peer", PEERS)
+def test_peer_is_a_chat_room(peer: str) -> None:
+    with Server(command(peer)) as server:
+        room = Room(server, logs=False)
+        ana, bea, carla = (room.join() for _ in range(3))
+
+        ana.say("one", "two", "three")  # in one segment
+        room.hear(ana, "one", "two", "three")
+        for byte in "añ€𝄞 o\r\n".encode():  # and cut within a character
+            bea.send(bytes([byte]))
+        room.hear(bea, "añ€𝄞 o")
+        carla.send(b"\n\r\n crlf \r\n\n\nlf\n")
+        room.hear(carla, " crlf ", "lf")
+
+        guest = room.join(listens=False)
+        guest.say("whole")
+        room.hear(guest, "whole")
+        ana.say("you will not read this")
+        room.hear(ana, "you will not read this")
+        guest.reset()
+        bea.say("unmoved")
+        room.hear(bea, "unmoved")
+
+        guest = room.join(listens=False)
+        guest.send(b"first\nlast without newline")
+        guest.finish()
+        room.hear(guest, "first", "last without newline")
+        assert guest.rest() == b"", "after a half-close it closes its side, and says nothing"
+
+        speakers = {
+            speaker: [f"{n} of {speaker.name}" for n in range(BURST)] for speaker in (ana, bea)
+        }
+        for speaker, texts in speakers.items():
+            speaker.say(*texts)
+        for listener in room.listeners:
+            heard = [
+                listener.line()
+                for speaker in speakers
+                if speaker is not listener
+                for _ in range(BURST)
+            ]
+            for speaker, texts in speakers.items():
+                prefix = f"{speaker.name} dice: "
+                if speaker is not listener:
+                    said = [line for line in heard if line.startswith(prefix)]
+                    assert said == [prefix + text for text in texts], f"{listener.name} heard it"
+        carla.say("end")
+        room.hear(carla, "end")  # and nothing before it
+        for speaker in speakers:
+            speaker.say("heard you")
+            room.hear(speaker, "heard you")
+
+        assert server.stop() in (0, -signal.SIGTERM)
+        assert (server.log.rest(), server.errors.rest()) == ([], []), "it prints nothing"
+
+
+def test_peers_fail_tests_that_there_are() -> None:
+    for name, peer in PEERS.items():
+        for test in peer.fails:
+            assert hasattr(test_contract, test), f"{name}: {test}"
+
+
+def test_missing_package_says_how_to_get_it() -> None:
+    peer = Peer("trio_streams.py", package="no_such_package")
+    assert peer.missing() == "no_such_package is not installed: pip install -e '.[peers]'"
+    with pytest.raises(PeerError, match="no_such_package is not installed"):
+        peer.command(8080)
+
+
+def test_source_is_compiled_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And again when it has changed; what was compiled before stays usable."""
+    command("c")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    source = tmp_path / "room.c"
+    source.write_text("int main(void) { return 0; }\n")
+    first, *_ = Peer(str(source)).command(1)
+    made = Path(first).stat().st_mtime_ns
+    assert Peer(str(source)).command(2)[0] == first
+    assert Path(first).stat().st_mtime_ns == made
+    source.write_text("int main(void) { return 1; }\n")
+    second, *_ = Peer(str(source)).command(1)
+    assert sorted((tmp_path / "sock_chat").iterdir()) == sorted([Path(first), Path(second)])
+
+
+def test_compile_error_is_in_the_compilers_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command("c")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    source = tmp_path / "broken.c"
+    source.write_text("int main(void) { return nobody; }\n")
+    with pytest.raises(PeerError, match=r"(?s)exit status 1.*broken\.c:1:.*nobody"):
+        Peer(str(source)).command(8080)
+    assert list((tmp_path / "sock_chat").iterdir()) == []
