@@ -428,6 +428,19 @@ def test_stops_while_newcomers_keep_coming(server: Server) -> None:
     assert server.errors.rest() == []
 
 
+def test_newcomers_in_the_same_wakeup_as_the_signal(start: Start) -> None:
+    """Accepted, and not yet clients, they are in nobody's way (asyncio, from Python 3.12 on)."""
+    for _ in range(5):
+        server = start()
+        os.kill(server.pid, signal.SIGSTOP)
+        for _ in range(30):
+            Peer(server.address)
+        os.kill(server.pid, signal.SIGTERM)
+        os.kill(server.pid, signal.SIGCONT)
+        assert server.stop() == 0
+        assert server.errors.rest() == []
+
+
 def test_second_signal_changes_nothing(server: Server) -> None:
     for _ in range(50):
         Peer(server.address)
