@@ -4,7 +4,7 @@
 Who waits, for what: libuv, in epoll_pwait(), for everybody; each coroutine in readline() for its
     client's next line.
 Changed since v4: whose loop it is. Apart from what follows only the import and NAME differ.
-    Changed: main() runs the coroutine on uvloop.
+    Changed: run() starts uvloop's loop.
     New: nothing.
     Gone: nothing.
 Cost per message: 1 epoll_pwait + 1 read + (N-1) write, with N clients in the room: what became
@@ -12,9 +12,11 @@ Cost per message: 1 epoll_pwait + 1 read + (N-1) write, with N clients in the ro
     any descriptor, and need not know that a socket is behind it.
 Cost of an idle client: no wakeup, no turn made longer; a task, a transport, a reader, a writer,
     and libuv's handle.
-Breaks when: no descriptors are left (tests/contract/test_resources.py::test_full_of_descriptors).
-    What v4 breaks at is here, too, but libuv reads so much at once that the same test does not see
-    it.
+Breaks when: accept() fails: libuv closes newcomers without a word
+    (tests/contract/test_resources.py::test_accept_fails_all_the_same), and tries on without a pause
+    where the descriptor that it keeps for this is refused, too
+    (tests/contract/test_resources.py::test_accept_is_not_tried_more_often_than_every_tenth_second).
+    What v4 breaks at is here, too, but libuv reads so much at once that its test does not see it.
 Next: the reactors in this package, which make one send of all that a turn has brought.
 Try: python3 -m lowlevel uvloop, and in two other terminals: python3 stages/v4/client.py
 """
@@ -55,7 +57,7 @@ def text_of(line: bytes) -> str:
 
 
 class Reader(asyncio.StreamReader):
-    """asyncio's own, which tells its client two things that readline() keeps back."""
+    """asyncio's own, and two things that readline() keeps back."""
 
     budget = READ_SIZE  # what is left of its client's turn
     reset = False  # the connection is lost
@@ -83,9 +85,8 @@ class Client:
         self.caught_up = asyncio.Event()  # no more than LOW_WATER waits for it
         self.caught_up.set()
         with suppress(AttributeError):  # not every loop's transport has it
-            # asyncio's reads 256 KiB at a time, into a buffer beyond malloc's threshold: each
-            # read costs an mmap, an mremap and a munmap, until the first EOF frees a whole
-            # buffer and malloc raises the threshold, mallopt(3). And this is a turn's input.
+            # A turn's input. And for asyncio's own 256 KiB malloc() asks the kernel: each read
+            # would cost an mmap, an mremap and a munmap, mallopt(3).
             writer.transport.max_size = READ_SIZE  # type: ignore[attr-defined]
         writer.transport.set_write_buffer_limits(high=0)  # drain() waits until nothing waits
 
@@ -98,7 +99,7 @@ class Server:
         self.clients: Dict[asyncio.StreamWriter, Client] = {}
         self.writers: Set[asyncio.StreamWriter] = set()  # of all connections, to the last byte
         self.full = False
-        self.stopping: asyncio.Event  # run() makes it: until 3.9 it belongs to a loop from birth
+        self.stopping: asyncio.Event  # made in serve(): until 3.9 it belongs to a loop from birth
 
     def log(self, line: str) -> None:
         if not self.quiet:
@@ -291,7 +292,6 @@ def visible(text: str) -> str:
 def raise_descriptor_limit() -> int:
     """Raise the soft limit on descriptors to the hard one, getrlimit(2), and return it."""
     import resource  # only here: elsewhere than on Unix main() must get to its clear line
-
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with suppress(OSError, ValueError):  # a hard limit above fs.nr_open
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -93,9 +93,9 @@ PLACES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     },
     "v4": {
         "accept": (
-            "Server.accept",
             "Server.serve",
-            "when the loop says that the listener is readable; a coroutine for each newcomer",
+            "Server.accept",
+            "asyncio's, ACCEPTS newcomers in a turn; each starts a coroutine",
         ),
         "partial": ("Server.receive", "asyncio's StreamReader, behind readline()"),
         "out": (
@@ -106,11 +106,11 @@ PLACES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         ),
         "fairness": (
             "Server.receive",
-            "watch",
+            "Reader.feed_data",
             "an await that has to wait ends a turn, at the latest when the budget is used up",
         ),
         "stop": (
-            "Server.run",
+            "Server.serve",
             "the loop sets the event `stopping`; abort() ends each transport, and its coroutine",
         ),
     },

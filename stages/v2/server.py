@@ -4,11 +4,11 @@
 Who waits, for what: one thread, in select(), for the first of: a newcomer, a line, a signal.
 Changed since v1: the threads are gone, and with them the locks. What a thread kept on its stack
     stands in a Client, and the loop that waits is ours.
-    Changed: Server() and say() have no lock; accept() ends when nobody waits; receive() is one
-    turn and never blocks; handle() and disconnect() take a Client; run() is the event loop; in
-    stop() a signal only sets a flag; main() makes the listener non-blocking.
+    Changed: Server(), log() and say_full() have no lock; accept() ends when nobody waits;
+    receive() is one turn and never blocks; handle() and disconnect() take a Client; run() is the
+    event loop; in stop() a signal only sets a flag.
     New: Client(), the state of a connection between events; turn().
-    Gone: check_memory().
+    Gone: nothing.
 Cost per message: 1 select + 1 recvfrom + 1 write (the log), whatever N.
 Cost of an idle client: no wakeup; a Client object, and its share of the set that every
     select() hands to the kernel and walks through.
@@ -220,7 +220,6 @@ def visible(text: str) -> str:
 def raise_descriptor_limit() -> int:
     """Raise the soft limit on descriptors to the hard one, getrlimit(2), and return it."""
     import resource  # only here: elsewhere than on Unix main() must get to its clear line
-
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with suppress(OSError, ValueError):  # a hard limit above fs.nr_open
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -3,16 +3,14 @@
 
 Who waits, for what: the event loop, in epoll_wait(), for everybody; each coroutine in readline()
     for its client's next line.
-Changed since v3: the loop, the sets and the partial lines are asyncio's. A client has a coroutine
-    as in v1 a thread, and reads line after line again; an await that has to wait ends its turn.
-    The out-buffer stays ours: asyncio's own has no mark that ends anybody, and from Python 3.12 on
-    each write to it costs more the longer it is.
-    Changed: accept() starts a coroutine for each newcomer; receive() is a conversation again;
-    send() and flush() fill and empty the out-buffer beside a transport; broadcast() and
-    disconnect() speak to transports, and Client() has one; run() waits for the loop, which main()
-    starts; Server() keeps the tasks.
-    New: serve(), the life of a coroutine; admit(), its way in; watch(), which tells when a turn
-    begins; complain(), for errors that nobody awaits.
+Changed since v3: the loop, its accept(), the sets and the partial lines are asyncio's. A client has
+    a coroutine as in v1 a thread; an await that has to wait ends its turn. The out-buffer stays
+    ours: asyncio's has no mark that ends anybody, and from Python 3.12 on it grows dear.
+    Changed: accept() is the life of a coroutine; receive() is a conversation again; Client() has
+    its two streams; send(), flush(), refuse() and disconnect() speak to a transport; run() starts
+    asyncio's loop; Server() keeps the connections.
+    New: feed_data() and set_exception(), what asyncio tells a reader; serve(), from the start to
+    the stop; complain(), for errors that nobody awaits.
     Gone: next_line(), end() and turn(), for which readline() stands; try_send() and
     set_interest(), which a transport does by itself; stop().
 Cost per message: 2 epoll_wait + 1 recvfrom + (N-1) sendto, with N clients in the room; the
@@ -59,7 +57,7 @@ def text_of(line: bytes) -> str:
 
 
 class Reader(asyncio.StreamReader):
-    """asyncio's own, which tells its client two things that readline() keeps back."""
+    """asyncio's own, and two things that readline() keeps back."""
 
     budget = READ_SIZE  # what is left of its client's turn
     reset = False  # the connection is lost
@@ -87,9 +85,8 @@ class Client:
         self.caught_up = asyncio.Event()  # no more than LOW_WATER waits for it
         self.caught_up.set()
         with suppress(AttributeError):  # not every loop's transport has it
-            # asyncio's reads 256 KiB at a time, into a buffer beyond malloc's threshold: each
-            # read costs an mmap, an mremap and a munmap, until the first EOF frees a whole
-            # buffer and malloc raises the threshold, mallopt(3). And this is a turn's input.
+            # A turn's input. And for asyncio's own 256 KiB malloc() asks the kernel: each read
+            # would cost an mmap, an mremap and a munmap, mallopt(3).
             writer.transport.max_size = READ_SIZE  # type: ignore[attr-defined]
         writer.transport.set_write_buffer_limits(high=0)  # drain() waits until nothing waits
 
@@ -102,7 +99,7 @@ class Server:
         self.clients: Dict[asyncio.StreamWriter, Client] = {}
         self.writers: Set[asyncio.StreamWriter] = set()  # of all connections, to the last byte
         self.full = False
-        self.stopping: asyncio.Event  # run() makes it: until 3.9 it belongs to a loop from birth
+        self.stopping: asyncio.Event  # made in serve(): until 3.9 it belongs to a loop from birth
 
     def log(self, line: str) -> None:
         if not self.quiet:
@@ -295,7 +292,6 @@ def visible(text: str) -> str:
 def raise_descriptor_limit() -> int:
     """Raise the soft limit on descriptors to the hard one, getrlimit(2), and return it."""
     import resource  # only here: elsewhere than on Unix main() must get to its clear line
-
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with suppress(OSError, ValueError):  # a hard limit above fs.nr_open
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

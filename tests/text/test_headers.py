@@ -101,7 +101,7 @@ def test_breaks_when_names_the_test_that_shows_it(stage: str) -> None:
             for argument in mark.args
             if isinstance(argument, ast.Constant)
         ]
-        assert stage in limits or stage == "uvloop", f"{test}() does not expect {stage} to fail"
+        assert stage in limits, f"{test}() does not expect {stage} to fail"
 
 
 @pytest.mark.servers(*BEFORE)
