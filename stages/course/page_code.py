@@ -87,7 +87,8 @@ SERVERS = {
         "lowlevel/uvloop_server.py",
         "",
         "libuv, in `epoll_pwait()`; v4's coroutines above it",
-        *DESCRIPTORS,
+        "an `accept()` that fails",
+        "test_accept_fails_all_the_same",
     ),
 }
 FILES = {name: SERVERS[name].file for name in ("v1", "v2", "v3", "v4", "uvloop")}
