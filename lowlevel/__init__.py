@@ -21,11 +21,12 @@ The way of a byte. A segment comes in, and the kernel puts the socket on epoll's
 bytes out of the receive buffer and gives them to `LineProtocol.receive`, which keeps an unfinished
 line and returns the whole ones. `Room.say` puts the speaker's name before each, tells the
 operator, and adds them to what has been said in this turn. When everyone who was ready has had a
-turn, the reactor calls `before_wait`, that is `Room.flush`: what was said becomes one log, and
-`Room._tell` runs through the members, calling their `transmit`, which is their socket's own
-send(). The kernel copies the log into each send buffer, and the byte is on its way. Where a send
-buffer is full, the rest stays in the connection's out-buffer, which asks the reactor about
-WRITABLE, and `Connection._flush` sends it when there is space.
+turn, and in a crowd also those who have become ready meanwhile, the reactor calls `before_wait`,
+that is `Room.flush`: what was said becomes one log, and `Room._tell` runs through the members,
+calling their `transmit`, which is their socket's own send(). The kernel copies the log into each
+send buffer, and the byte is on its way. Where a send buffer is full, the rest stays in the
+connection's out-buffer, which asks the reactor about WRITABLE, and `Connection._flush` sends it
+when there is space.
 
 Nothing here waits but `Backend.wait`. For a message that comes alone in a room of N that is
 1 epoll_wait + 1 recvfrom + (N-1) sendto, whatever the back end; a turn in which M messages come

@@ -19,6 +19,7 @@ from lowlevel.system import (
     say,
 )
 
+LOOKS = 2  # how often a turn looks again before it sends; more gather hardly more
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -62,16 +63,27 @@ def parse_args() -> argparse.Namespace:
         choices=[flush.value for flush in Flush],
         help="send what a turn has gathered, or each message by itself; not with uvloop (turn)",
     )
+    parser.add_argument(
+        "--looks",
+        type=int,
+        choices=range(9),
+        metavar="N",
+        help=f"look again N times before a turn is sent, 0 to 8; not with uvloop ({LOOKS})",
+    )
     args = parser.parse_args()
     if args.server == "uvloop" and args.flush:
         parser.error("argument --flush: uvloop sends each message by itself")
+    if args.server == "uvloop" and args.looks is not None:
+        parser.error("argument --looks: uvloop gathers nothing that could grow")
     return args
 
 
-def run(name: str, listener: socket.socket, limit: int, quiet: bool, flush: Flush) -> None:
+def run(args: argparse.Namespace, listener: socket.socket, limit: int) -> None:
     """Serve until SIGINT or SIGTERM."""
-    reactor = Reactor(BACKENDS[name]())
-    room = Room(flush, None if quiet else say)
+    flush = Flush(args.flush or "turn")
+    looks = LOOKS if args.looks is None else args.looks
+    reactor = Reactor(BACKENDS[args.server](), looks if flush is Flush.TURN else 0)
+    room = Room(flush, None if args.quiet else say)
     reactor.before_wait = room.flush
     Acceptor(listener, reactor, room, limit - RESERVE, say).open()
 
@@ -82,7 +94,7 @@ def run(name: str, listener: socket.socket, limit: int, quiet: bool, flush: Flus
     signal.set_wakeup_fd(reactor.wakeup_fd(), warn_on_full_buffer=False)
     for signum in STOP_SIGNALS:
         signal.signal(signum, stop)
-    say(f"Servidor {name} iniciado en {listener.getsockname()}")
+    say(f"Servidor {args.server} iniciado en {listener.getsockname()}")
     reactor.run()
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # no handler outlives the end
     room.close()
@@ -108,7 +120,7 @@ def main(args: argparse.Namespace) -> Optional[str]:
         listener = listen(args.host, args.port)
     except (OSError, UnicodeError) as error:
         return f"No se puede escuchar en {(args.host, args.port)}: {error}"
-    run(args.server, listener, limit, args.quiet, Flush(args.flush or "turn"))
+    run(args, listener, limit)
     return None
 
 

@@ -28,6 +28,8 @@ WRITABLE = 0x004  # EPOLLOUT
 URGENT = 0x002  # EPOLLPRI
 HANGUP = 0x008 | 0x010 | 0x2000  # EPOLLERR, EPOLLHUP, EPOLLRDHUP
 
+CROWDED = 8  # turns after one in which several were ready, in which it is worth looking again
+
 
 class Handler(Protocol):
     """Somebody whom the reactor calls."""
@@ -91,16 +93,28 @@ class Wakeup:
         self.sender.close()
 
 
+Event = Tuple[Optional[Handler], int, int]  # whom it is about, if anybody; descriptor; mask
+
+
 class Reactor:
     """Turns: wait once, call everyone who is ready, then whoever is due.
 
     before_wait: called at the end of every turn, like redis' beforesleep. What a turn has
         gathered goes out here.
+    looks: how often a turn asks the back end again, without waiting, once everyone has been
+        called, and calls whoever has become ready meanwhile. While what a turn has gathered is
+        being sent, those who get it first answer. They come one after the other, and the first
+        answer ends the wait; without a second look it costs a round of sends of its own. The
+        number is a bound, so that a flood cannot hold back what was gathered, and a look that
+        brings nobody is the last. Where one handler at a time is ready there is nothing to
+        gather: only a turn in which several are, and CROWDED turns after it, look again.
     """
 
-    def __init__(self, backend: Backend):
+    def __init__(self, backend: Backend, looks: int = 0):
         self.before_wait: Callable[[], None] = lambda: None
         self._backend = backend
+        self._looks = looks
+        self._crowded = 0  # turns that will still look again
         self._handlers: Dict[int, Handler] = {}
         self._requeued: Dict[Handler, int] = {}  # with what mask; in the order of requeue()
         self._timers: List[Tuple[float, int, Timer]] = []
@@ -166,24 +180,30 @@ class Reactor:
         elif self._timers:
             due = max(0.0, self._timers[0][0] - time.monotonic())
             timeout = due if timeout is None else min(timeout, due)
-        handlers = self._handlers
-        # Who is meant is settled now: a handler called below may close a descriptor, and another
-        # one accept a newcomer under the same number, which this event is not about.
-        batch = [(handlers.get(fd), fd, mask) for fd, mask in self._backend.wait(timeout)]
+        batch = self._wait(timeout)
         if self._requeued:
             batch = self._with_requeued(batch)
-        for handler, fd, mask in batch:
-            if handler is not None and handlers.get(fd) is handler:
-                handler.handle(mask)
-                if self._stopped:
-                    return
+        looks = self._looks if self._crowded or len(batch) > 1 else 0
+        ready = 0
+        while batch:
+            ready += len(batch)
+            self._call(batch)
+            if self._stopped:
+                return
+            batch = self._look_again() if looks else []
+            looks -= 1
+        self._crowded = CROWDED if ready > 1 else max(0, self._crowded - 1)
         if self._timers:
             self._call_due()
         self.before_wait()
 
-    def _with_requeued(
-        self, batch: List[Tuple[Optional[Handler], int, int]]
-    ) -> List[Tuple[Optional[Handler], int, int]]:
+    def _wait(self, timeout: Optional[float]) -> List[Event]:
+        """Who is meant is settled now: a handler called later may close a descriptor, and another
+        one accept a newcomer under the same number, which this event is not about."""
+        handlers = self._handlers
+        return [(handlers.get(fd), fd, mask) for fd, mask in self._backend.wait(timeout)]
+
+    def _with_requeued(self, batch: List[Event]) -> List[Event]:
         """They have waited longest, so they come first; whoever is in both is called once."""
         masks, self._requeued = self._requeued, {}
         ready = []
@@ -193,6 +213,25 @@ class Reactor:
             else:
                 ready.append((handler, fd, mask))
         return [(handler, handler.fileno(), mask) for handler, mask in masks.items()] + ready
+
+    def _look_again(self) -> List[Event]:
+        """Whoever is requeued has had its turn. It waits for the next one together with what the
+        back end says of it now, since that may be an edge."""
+        ready = []
+        for handler, fd, mask in self._wait(0):
+            if handler in self._requeued:
+                self._requeued[handler] |= mask
+            else:
+                ready.append((handler, fd, mask))
+        return ready
+
+    def _call(self, batch: List[Event]) -> None:
+        handlers = self._handlers
+        for handler, fd, mask in batch:
+            if handler is not None and handlers.get(fd) is handler:
+                handler.handle(mask)
+                if self._stopped:
+                    return
 
     def _call_due(self) -> None:
         now = time.monotonic()

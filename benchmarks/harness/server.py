@@ -19,6 +19,7 @@ import contextlib
 import ctypes
 import json
 import os
+import random
 import re
 import resource
 import select
@@ -381,11 +382,18 @@ def accepts(port: int) -> bool:
 
 
 def free_port() -> int:
-    """A port of the loopback address that nothing listens on, for now."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
+    """A port of the loopback address that nothing listens on, for now.
+
+    Below the ephemeral range, ip(7), if there is room: a connection that somebody opens meanwhile
+    does not get it.
+    """
+    low = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    for _ in range(100):
+        port = random.randrange(1024, low) if low > 2048 else 0
+        with socket.socket() as sock, contextlib.suppress(OSError):  # EADDRINUSE
+            sock.bind(("127.0.0.1", port))
+            return int(sock.getsockname()[1])
+    raise ServerError("there is no free port")
 
 
 def two_cpus() -> tuple[int | None, int | None]:

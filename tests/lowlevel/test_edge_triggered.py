@@ -12,6 +12,7 @@ from contextlib import suppress
 
 import pytest
 
+from lowlevel.__main__ import LOOKS
 from lowlevel.connection import LOW_WATER, READ_SIZE, Connection
 from lowlevel.epoll_backend import EpollBackend
 from lowlevel.reactor import Reactor
@@ -22,7 +23,7 @@ class House:
     """A room whose members are one end of a socket pair each; the tests have the other."""
 
     def __init__(self, edge_triggered: bool):
-        self.reactor = Reactor(EpollBackend(edge_triggered))
+        self.reactor = Reactor(EpollBackend(edge_triggered), LOOKS)
         self.log: list[str] = []
         self.room = Room(Flush.TURN, self._hear)
         self.reactor.before_wait = self.room.flush

@@ -214,7 +214,7 @@ class Theatre:
     def __init__(self, edge_triggered: bool, flush: Flush, seed: int):
         self.kernel = FakeKernel()
         self.backend = FakeBackend(self.kernel, edge_triggered, seed)
-        self.reactor = Reactor(self.backend)
+        self.reactor = Reactor(self.backend, looks=2)
         self.log: list[str] = []
         self.room = Room(flush, lambda lines: self.log.extend(lines.split("\n")))
         self.reactor.before_wait = self.room.flush

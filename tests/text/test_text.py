@@ -111,28 +111,6 @@ def test_servers_import_only_the_standard_library(path: Path) -> None:
             assert node.module.split(".")[0] in sys.stdlib_module_names | allowed
 
 
-def test_the_contract_has_the_constants_of_the_code() -> None:
-    contract = (ROOT / "stages" / "README.md").read_text()
-    values = {
-        "MAX_LINE": (65536, "65,536 bytes"),
-        "HIGH_WATER": (1 << 20, "1 MiB"),
-        "LOW_WATER": (1 << 16, "64 KiB"),
-        "READ_SIZE": (16384, "16 KiB"),
-        "SEND_COST": (32, "32 bytes"),
-        "RESERVE": (16, "the last 16\n  (`RESERVE`)"),
-        "ACCEPT_PAUSE": (0.2, "0.2 s (`ACCEPT_PAUSE`)"),
-        "FD_SETSIZE": (1024, "1024 and up (`FD_SETSIZE`)"),
-        "BACKLOG": (1024, "a `BACKLOG` that takes"),
-    }
-    reactors = "".join(path.read_text() for path in sorted((ROOT / "lowlevel").glob("*.py")))
-    for name, (value, text) in values.items():
-        for code in (source("v3"), reactors):
-            found = re.findall(rf"^{name} = ([\d. <]+)", code, re.MULTILINE)
-            assert found or (name == "FD_SETSIZE" and code is reactors)
-            assert {eval(number) for number in found} <= {value}
-        assert f"| `{name}` | {text} |" in contract or (f"`{name}`" in text and text in contract)
-
-
 def test_shape_of_the_tree() -> None:
     tracked = subprocess.run(
         ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False
