@@ -154,6 +154,9 @@ def test_accept_is_not_tried_more_often_than_every_tenth_second(
 
 
 @pytest.mark.long
+@pytest.mark.limit(
+    "uvloop", reason="libuv tries again and tells nobody; v4 says it once"
+)
 @pytest.mark.servers(*PROGRAMS, "epoll-et")
 @pytest.mark.parametrize("error", ["ENFILE", "ENOBUFS", "ENOMEM"])
 def test_accept_fails_for_what_the_whole_system_lacks(
@@ -165,7 +168,10 @@ def test_accept_fails_for_what_the_whole_system_lacks(
     )
     peer = Peer(server.address)
     server.log.wait(f"Cliente conectado: {peer.name}".__eq__)
-    assert len(list(filter(FULL_LINE, server.log.all()))) == 1, "once per episode"
+    lines = list(filter(FULL_LINE, server.log.all()))
+    if not lines:
+        raise LimitReached("let in, and nothing said")
+    assert len(lines) == 1, "once per episode"
 
 
 @pytest.mark.servers("epoll", "epoll-et")
