@@ -154,9 +154,7 @@ def test_accept_is_not_tried_more_often_than_every_tenth_second(
 
 
 @pytest.mark.long
-@pytest.mark.limit(
-    "uvloop", reason="libuv tries again and tells nobody; v4 says it once"
-)
+@pytest.mark.limit("uvloop", reason="libuv tries again and tells nobody; v4 says it once")
 @pytest.mark.servers(*PROGRAMS, "epoll-et")
 @pytest.mark.parametrize("error", ["ENFILE", "ENOBUFS", "ENOMEM"])
 def test_accept_fails_for_what_the_whole_system_lacks(
