@@ -134,26 +134,25 @@ class Server:
     async def receive(self, client: Client) -> None:
         self.clients[client.writer] = client
         self.log(f"Cliente conectado: {client.name}")
-        reader = client.reader
         reason = ""
         try:
             while client.writer in self.clients:
                 try:
-                    line = await reader.readline()
+                    line = await client.reader.readline()
                 except ValueError:  # no newline within MAX_LINE
                     reason = TOO_LONG
                     break
-                if reader.budget <= 0:  # readline() does not yield while lines are buffered
-                    reader.budget = READ_SIZE
+                if client.reader.budget <= 0:  # readline() does not yield while lines are buffered
+                    client.reader.budget = READ_SIZE
                     await asyncio.sleep(0)
                 await client.caught_up.wait()  # for itself; nobody waits for a neighbour
                 if client.writer not in self.clients or self.stopping.is_set():
                     break  # cut off meanwhile
                 whole = line.endswith(b"\n")
-                if reader.reset and not whole:
+                if client.reader.reset and not whole:
                     break  # ECONNRESET, ETIMEDOUT: an unfinished line stays unsaid
                 sends = self.handle(client, line[:-1] if whole else line)
-                reader.budget -= max(len(line), SEND_COST * sends)
+                client.reader.budget -= max(len(line), SEND_COST * sends)
                 if not whole:  # EOF: the last line needs no newline
                     while client.flusher:
                         await client.flusher
@@ -196,21 +195,17 @@ class Server:
 
     async def flush(self, client: Client) -> None:
         """Give the transport a part of the out-buffer each time that it has none left."""
-        try:
-            while True:
-                await client.writer.drain()
+        with suppress(OSError):  # its coroutine will hear of it from readline()
+            await client.writer.drain()
+            while client.out_buffer and not client.writer.transport.is_closing():
                 if len(client.out_buffer) <= LOW_WATER:
                     client.caught_up.set()
-                if not client.out_buffer or client.writer.transport.is_closing():
-                    break
                 client.writer.write(client.out_buffer[:FLUSH_SIZE])
                 del client.out_buffer[:FLUSH_SIZE]
-        except OSError:  # its coroutine will hear of it from readline()
-            pass
-        finally:
-            client.out_buffer.clear()
-            client.caught_up.set()
-            client.flusher = None
+                await client.writer.drain()
+        client.out_buffer.clear()
+        client.caught_up.set()
+        client.flusher = None
 
     def disconnect(self, client: Client, reason: str = "") -> None:
         if self.clients.pop(client.writer, None) is None:
@@ -234,14 +229,13 @@ class Server:
             reader = Reader(limit=MAX_LINE, loop=loop)
             return asyncio.StreamReaderProtocol(reader, self.accept, loop=loop)
 
-        # As asyncio.start_server(self.accept, ...), but for whose reader it is.
+        # What asyncio.start_server(self.accept, ...) does, but with a Reader.
         server = await loop.create_server(protocol, sock=self.listener, backlog=ACCEPTS)
         self.listener.listen(BACKLOG)  # asyncio takes `backlog` for this queue and for its turns
         say(f"Servidor {NAME} iniciado en {self.listener.getsockname()}")
         await self.stopping.wait()
         signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # no handler outlives the end
-        # A close() between an accept() and its transport breaks asyncio from Python 3.12 on.
-        loop.remove_reader(self.listener)
+        loop.remove_reader(self.listener)  # a close() amid an accept() trips asyncio 3.12 and later
         await asyncio.sleep(0)
         server.close()
         while len(asyncio.all_tasks()) > 1:  # this one; every other comes to its end by itself

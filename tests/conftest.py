@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks.harness.server import BROADCASTING, SERVERS, Server, descriptor_limit_raised
+from benchmarks.harness.process import descriptor_limit_raised
+from benchmarks.harness.server import BROADCASTING, SERVERS, Server
 
 pytest.register_assert_rewrite("tests.support.wire")
 

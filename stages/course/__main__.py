@@ -25,7 +25,7 @@ from pathlib import Path
 
 from cogapp.cogapp import Cog, CogError
 
-from benchmarks.harness.environment import ROOT
+from benchmarks.harness.files import ROOT
 from stages.course import blocks
 
 VALUE = re.compile(r"(<!-- value: (.+?) -->).*?(<!-- end -->)")

@@ -18,7 +18,7 @@ from typing import Any
 
 from benchmarks.compare import tables
 from benchmarks.compare.tables import PICTURES, cell, number
-from benchmarks.harness.environment import ROOT
+from benchmarks.harness.files import ROOT
 from benchmarks.harness.server import BROADCASTING
 
 RESULTS = {

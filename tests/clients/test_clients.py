@@ -19,7 +19,9 @@ from typing import Any
 
 import pytest
 
-from benchmarks.harness.server import DEADLINE, ROOT, Server, cpu_seconds, free_port, has_ended
+from benchmarks.harness.files import ROOT
+from benchmarks.harness.process import DEADLINE, cpu_seconds, free_port, has_ended
+from benchmarks.harness.server import Server
 from tests.support.run import ends, running
 
 Launch = Callable[..., "Client"]

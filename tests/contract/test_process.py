@@ -21,16 +21,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.harness.server import (
-    BROADCASTING,
-    DEADLINE,
-    READY,
-    ROOT,
-    SERVERS,
-    Server,
-    accepts,
-    limited,
-)
+from benchmarks.harness.files import ROOT
+from benchmarks.harness.process import DEADLINE, accepts, starter
+from benchmarks.harness.server import BROADCASTING, READY, SERVERS, Server
 from tests.conftest import PROGRAMS, Start, Strace
 from tests.support.needed import needed_in_ci
 from tests.support.run import ends, running
@@ -176,8 +169,8 @@ def test_port_taken(server: Server, name: str, python: str) -> None:
 
 @one_of_each
 def test_too_few_descriptors_for_anybody(name: str, python: str) -> None:
-    command = [python, *SERVERS[name], "--port", "0"]
-    errors = ends(limited(command, {resource.RLIMIT_NOFILE: (20, 20)}), 1)
+    command = starter(limits={resource.RLIMIT_NOFILE: (20, 20)})
+    errors = ends([*command, python, *SERVERS[name], "--port", "0"], 1)
     assert errors == "El límite de 20 descriptores no deja sitio a nadie\n"
 
 

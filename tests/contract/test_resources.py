@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.harness.server import BROADCASTING, DEADLINE, SERVERS, Server
+from benchmarks.harness.process import DEADLINE
+from benchmarks.harness.server import BROADCASTING, SERVERS, Server
 from tests.conftest import PROGRAMS, LimitReached, Start, Strace
 from tests.support.wire import FULL, KERNEL_BUFFERS, PROMPTLY, Peer, Room, refused
 

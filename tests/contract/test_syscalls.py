@@ -18,8 +18,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.compare.samples import data_segments_in
-from benchmarks.harness.server import BROADCASTING, READY, ROOT, SERVERS
+from benchmarks.harness.crowd import data_segments_in
+from benchmarks.harness.files import ROOT
+from benchmarks.harness.server import BROADCASTING, READY, SERVERS
 from benchmarks.harness.strace import calls, window
 from tests.conftest import Start, Strace
 from tests.support.wire import Peer, Room

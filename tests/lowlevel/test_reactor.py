@@ -13,7 +13,7 @@ from functools import partial
 
 import pytest
 
-from benchmarks.harness.server import DEADLINE
+from benchmarks.harness.process import DEADLINE
 from lowlevel.epoll_backend import EpollBackend
 from lowlevel.reactor import HANGUP, READABLE, WRITABLE, Backend, Reactor
 from lowlevel.selectors_backend import SelectorsBackend

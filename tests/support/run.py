@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from benchmarks.harness.server import DEADLINE, ROOT
+from benchmarks.harness.files import ROOT
+from benchmarks.harness.process import DEADLINE
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.harness.server import ROOT
+from benchmarks.harness.files import ROOT
 
 SERVERS = [*ROOT.glob("stages/v*/server.py"), *ROOT.glob("lowlevel/*.py")]
 FOLDERS = ("", "stages/", "stages/v*/", "lowlevel/", "profiling/")

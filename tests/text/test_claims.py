@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.harness.server import ROOT
+from benchmarks.harness.files import ROOT
 from tests.text.claims import NAMES, PAGES, Claim, claims, holds, prose, unheld
 
 CLAIMS = list(claims())

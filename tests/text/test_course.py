@@ -19,7 +19,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.harness.server import DEADLINE, ROOT, SERVERS, Server
+from benchmarks.harness.files import ROOT
+from benchmarks.harness.process import DEADLINE
+from benchmarks.harness.server import SERVERS, Server
 from benchmarks.harness.strace import SAME, WAITS
 from stages.course.blocks import functions
 from tests.support.wire import Peer

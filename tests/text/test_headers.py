@@ -19,7 +19,8 @@ from typing import cast
 
 import pytest
 
-from benchmarks.harness.server import BROADCASTING, ROOT, SERVERS, Server
+from benchmarks.harness.files import ROOT
+from benchmarks.harness.server import BROADCASTING, SERVERS, Server
 from tests.text.test_text import STEPS, functions, source
 
 HEADER = (

@@ -11,7 +11,7 @@ import pytest
 from cogapp.cogapp import CogError
 
 from benchmarks.compare.tables import number, spread
-from benchmarks.harness.server import ROOT
+from benchmarks.harness.files import ROOT
 from stages.course import blocks
 from stages.course.__main__ import Pages, main, pages
 from tests.contract.test_syscalls import EXPECTED

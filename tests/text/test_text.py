@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.harness.server import ROOT, SERVERS
+from benchmarks.harness.files import ROOT
+from benchmarks.harness.server import SERVERS
 
 STAGES = ("v1", "v2", "v3", "v4")
 STEPS = list(pairwise(STAGES))

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks.harness.server import ROOT, SERVERS
+from benchmarks.harness.files import ROOT
+from benchmarks.harness.server import SERVERS
 from tests.support.needed import needed_in_ci
 
 PROGRAM = ROOT / "profiling" / "roundtrip.py"
