@@ -134,25 +134,26 @@ class Server:
     async def receive(self, client: Client) -> None:
         self.clients[client.writer] = client
         self.log(f"Cliente conectado: {client.name}")
+        reader = client.reader
         reason = ""
         try:
             while client.writer in self.clients:
                 try:
-                    line = await client.reader.readline()
+                    line = await reader.readline()
                 except ValueError:  # no newline within MAX_LINE
                     reason = TOO_LONG
                     break
-                if client.reader.budget <= 0:  # readline() does not yield while lines are buffered
-                    client.reader.budget = READ_SIZE
+                if reader.budget <= 0:  # readline() does not yield while lines are buffered
+                    reader.budget = READ_SIZE
                     await asyncio.sleep(0)
                 await client.caught_up.wait()  # for itself; nobody waits for a neighbour
                 if client.writer not in self.clients or self.stopping.is_set():
                     break  # cut off meanwhile
                 whole = line.endswith(b"\n")
-                if client.reader.reset and not whole:
+                if reader.reset and not whole:
                     break  # ECONNRESET, ETIMEDOUT: an unfinished line stays unsaid
                 sends = self.handle(client, line[:-1] if whole else line)
-                client.reader.budget -= max(len(line), SEND_COST * sends)
+                reader.budget -= max(len(line), SEND_COST * sends)
                 if not whole:  # EOF: the last line needs no newline
                     while client.flusher:
                         await client.flusher
