@@ -85,32 +85,19 @@ def cpu(workload: str, server: str) -> str:
 
 def ratio(workload: str, server: str, reference: str) -> str:
     """CPU time per delivery over that of another server: the median of the rounds' ratios."""
-    costs: dict[str, dict[int, float]] = {server: {}, reference: {}}
-    for sample in results("comparison")["samples"]:
-        if tables.label(sample) == workload and sample["server"] in costs:
-            cost = sample["cpu_seconds"] / sample["deliveries"]
-            costs[sample["server"]][sample["round"]] = cost
-    above, below = costs[server], costs[reference]
-    return number(tables.spread(above[r] / below[r] for r in above.keys() & below)["median"])
+    of, over = (workload, server), (workload, reference)
+    return number(tables.ratio(results("comparison"), "cpu_us", of, over)["median"])
 
 
 def memory(server: str) -> str:
-    """Resident memory of an idle client."""
-    kib = results("comparison")["derived"]["memory_kib"].get(server)
-    return "-" if kib is None else f"{number(kib)} KiB"
+    """Private memory of an idle client."""
+    kib = figure("memory_kib", "memory", server)
+    return f"{number(kib['median'], 2)} KiB" if kib else "-"
 
 
 def idle(server: str) -> str:
-    """The CPU time that an idle client adds to each turn: the slope between the fewest and the
-    most that were measured, if what was measured beside these and beside those does not overlap."""
-    found = results("comparison")["derived"]["turn_us"].get(server, {})
-    if len(found) < 2:
-        return "-"
-    few, *_, many = sorted(found, key=int)
-    low, high = found[few], found[many]
-    if low["max"] >= high["min"]:
-        return "nothing of a turn"
-    return f"{number((high['median'] - low['median']) / (int(many) - int(few)))} µs of each turn"
+    """The CPU time that an idle client adds to each turn."""
+    return f"{tables.idle_in_turn(results('comparison'), server)} of each turn"
 
 
 def calls(server: str) -> str:
@@ -161,10 +148,10 @@ def cost(*servers: str) -> str:
         cells = [spread(figure("cpu_us", load, server)) for server in servers]
         if set(cells) != {"-"}:
             rows.append([f"CPU time per delivery, {load}, µs", *cells])
-    for beside in map(str, results("comparison")["parameters"]["beside"]):
-        cells = [spread(figure("turn_us", server, beside)) for server in servers]
+    for beside in results("comparison")["parameters"]["beside"]:
+        cells = [spread(figure("turn_us", f"turn {beside}", server)) for server in servers]
         rows.append([f"CPU time of a turn beside {beside} idle clients, µs", *cells])
-    rows.append(["an idle client, resident memory", *map(memory, servers)])
+    rows.append(["an idle client, memory", *map(memory, servers)])
     rows.append(["an idle client, CPU time", *map(idle, servers)])
     return block(table(rows), sources("syscalls", "comparison"))
 
@@ -185,15 +172,8 @@ def coalescing() -> str:
 
 def readiness() -> str:
     """One wait against the number of idle descriptors."""
-    parameters = results("comparison")["parameters"]
-    counts = [str(count) for count in parameters["descriptors"]]
-    rows = [["CPU time of one wait, µs", *(f"K = {count}" for count in counts)]]
-    for kind, found in results("comparison")["derived"]["readiness_us"].items():
-        limits = parameters["readiness_limits"].get(kind, {})
-        cells = (limits.get(count) or spread(found.get(count)) for count in counts)
-        rows.append([f"`{kind}`", *cells])
-    note = "One descriptor is ready, K others are idle."
-    return block(table(rows, numbers=True), note, sources("comparison"))
+    note = "CPU time of one wait, µs. One descriptor is ready, K others are idle."
+    return block(tables.Page(results("comparison")).waits(), note, sources("comparison"))
 
 
 def round_of(server: str) -> str:

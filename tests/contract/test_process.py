@@ -315,11 +315,10 @@ def test_stops_within_two_seconds(room: Room, state: str, signum: int) -> None:
             peer.send(b"x" * 65000)
     elif state == "stalled":
         ana, bea = room.join(), room.join()
-        stalled = room.join(listens=False, receive_buffer=4096)
-        server.shrink_send_buffer(stalled.sock)
-        for number in range(40):
-            ana.say(f"{number} ".ljust(8000, "x"))
-        room.hear(ana, *(f"{number} ".ljust(8000, "x") for number in range(40)))
+        room.join_slow()
+        texts = [f"{number} ".ljust(8000, "x") for number in range(40)]
+        ana.say(*texts)
+        room.hear(ana, *texts)
         peers = [ana, bea]
     if state == "flood":
         flooders = [room.join(listens=False) for _ in range(3)]
@@ -424,6 +423,7 @@ def test_ready_pattern_reads_what_python_prints() -> None:
     assert re.fullmatch(READY, "Servidor asyncio iniciado en ('::1', 8080, 0, 0)")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("program", "status"), [('exec {} "$@"', 0), ("exit 0", 4)])
 def test_server_python_may_be_a_script_that_runs_one(
     tmp_path: Path, program: str, status: int

@@ -261,8 +261,7 @@ def test_flooder_that_never_reads_fills_no_memory(room: Room) -> None:
     """While much waits for it, its flood stays in the kernel, and so does it."""
     server = room.server
     ana, _bea = room.join(), room.join()
-    flooder = room.join(listens=False, receive_buffer=4096)
-    server.shrink_send_buffer(flooder.sock)
+    flooder = room.join_slow()
     texts = [f"{number} ".ljust(8000, "f") for number in range(40)]
     ana.say(*texts)
     room.hear(ana, *texts)
@@ -294,6 +293,7 @@ def test_refusing_is_cheap_when_newcomers_keep_coming(start: Start) -> None:
     assert len(server.log.all()) == 2
 
 
+@one_of_each
 def test_thousands_connect_and_leave(start: Start) -> None:
     """Descriptors, threads and memory come back to where they were."""
     server = start("--quiet")
@@ -412,12 +412,11 @@ def test_slow_reader_does_not_make_it_spin(room: Room, event: str) -> None:
     long as one asks."""
     server = room.server
     ana, _bea = room.join(), room.join()
-    slow = room.join(listens=False, receive_buffer=4096)
-    server.shrink_send_buffer(slow.sock)
+    slow = room.join_slow()
     texts = [f"{number} ".ljust(4000, "q") for number in range(10)]
     ana.say(*texts)
     room.hear(ana, *texts)
-    waiting = "".join(f"{ana.name} dice: {text}\n" for text in texts).encode()
+    waiting = ana.as_heard(*texts)
     if event == "resets":
         slow.reset()
         room.gone(slow)
@@ -431,7 +430,7 @@ def test_slow_reader_does_not_make_it_spin(room: Room, event: str) -> None:
     ana.say("next")
     room.hear(ana, "next")
     if event == "half-closes":
-        assert slow.rest() == waiting + f"{ana.name} dice: next\n".encode()
+        assert slow.rest() == waiting + ana.as_heard("next")
         room.gone(slow)
 
 

@@ -115,7 +115,7 @@ def test_a_ratio_is_the_median_of_the_rounds(monkeypatch: pytest.MonkeyPatch) ->
         {
             "server": server,
             "workload": "flood",
-            "clients": 10,
+            "n": 10,
             "round": n,
             "cpu_seconds": cost,
             "deliveries": 1,
@@ -123,7 +123,7 @@ def test_a_ratio_is_the_median_of_the_rounds(monkeypatch: pytest.MonkeyPatch) ->
         for server, found in costs.items()
         for n, cost in enumerate(found)
     ]
-    monkeypatch.setattr(blocks, "results", lambda name: {"samples": samples})
+    monkeypatch.setattr(blocks, "results", lambda name: {"samples": samples, "problems": []})
     assert blocks.ratio("flood 10", "a", "b") == number(spread([2.0, 2.0, 0.5])["median"])
 
 

@@ -14,33 +14,26 @@ import pytest
 
 from benchmarks.harness.files import ROOT
 from benchmarks.harness.server import SERVERS
+from stages.course import blocks
 
 STAGES = ("v1", "v2", "v3", "v4")
 STEPS = list(pairwise(STAGES))
 
 
-def source(stage: str) -> str:
+def path_of(stage: str) -> str:
     paths = {"uvloop": "lowlevel/uvloop_server.py", "system": "lowlevel/system.py"}
-    return (ROOT / paths.get(stage, f"stages/{stage}/server.py")).read_text()
+    return paths.get(stage, f"stages/{stage}/server.py")
+
+
+def source(stage: str) -> str:
+    return (ROOT / path_of(stage)).read_text()
 
 
 def functions(stage: str) -> dict[str, str]:
     """The source of each function and method, by qualified name, in order."""
-    text = source(stage)
-    lines = text.splitlines()
-
-    def segment(node: ast.stmt) -> str:
-        return "\n".join(lines[node.lineno - 1 : node.end_lineno])
-
-    found = {}
-    for node in ast.parse(text).body:
-        if isinstance(node, ast.FunctionDef):
-            found[node.name] = segment(node)
-        elif isinstance(node, ast.ClassDef):
-            for method in node.body:
-                if isinstance(method, (ast.FunctionDef, ast.AsyncFunctionDef)):
-                    found[f"{node.name}.{method.name}"] = segment(method)
-    return found
+    lines = source(stage).splitlines()
+    places = blocks.functions(path_of(stage)).items()
+    return {name: "\n".join(lines[first - 1 : last]) for name, (first, last) in places}
 
 
 @pytest.mark.parametrize(("older", "newer"), STEPS)
