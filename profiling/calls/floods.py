@@ -116,7 +116,7 @@ def flood(name: str, clients: int, messages: int, tool: str) -> Flooded:
             server = stack.enter_context(Server(name, arguments=quiet(name), tied=True, cpu=cpu))
         try:
             with flood_of(server, clients, SENDERS, in_flight=IN_FLIGHT, cpu=our_cpu) as load:
-                load.run(1)
+                before = load.run(1)
                 server.wait_until_at_rest()
                 none = contextlib.nullcontext(Counter[str]())
                 with none if tool == "strace" else _perf(server.pid) as calls:
@@ -124,7 +124,7 @@ def flood(name: str, clients: int, messages: int, tool: str) -> Flooded:
                     server.wait_until_at_rest()
             server.stop()
             if tool == "strace":
-                calls = Counter(calls_between(trace.read(), marker(ran.first), marker(ran.last)))
+                calls = Counter(calls_between(trace.read(), marker(before.last), marker(ran.last)))
         except (
             DeliveryError,
             ServerError,
@@ -133,9 +133,9 @@ def flood(name: str, clients: int, messages: int, tool: str) -> Flooded:
             subprocess.TimeoutExpired,
         ) as error:
             raise failure(server, error) from None
-    # A last message is outside of what the load has measured, and of strace's window.
-    deliveries = ran.deliveries + (clients - 1 if tool == "perf" else 0)
-    return Flooded(name, clients, deliveries, load.saturating, calls)
+    # With one message that the load says by itself: perf sees the one after the flood, and between
+    # the marks in a trace there is the one before it.
+    return Flooded(name, clients, ran.deliveries + clients - 1, load.saturating, calls)
 
 
 @contextlib.contextmanager
