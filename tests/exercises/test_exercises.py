@@ -219,7 +219,7 @@ def test_page_shows_what_its_commands_do(part: str, tmp_path: Path) -> None:
             assert "\nE " in f"\n{text}"
             assert_printed(text, seen.output)
     if part == "5-coalesce":
-        rows = re.findall(r"^.* (\S+)  sendto \d", seen.output, re.MULTILINE)
+        rows = re.findall(r"^.* (\S+) +sendto \d", seen.output, re.MULTILINE)
         if not rows and not shutil.which("strace"):
             needed_in_ci("strace is not installed (apt-get install strace)")
         of_v3, of_mine = map(float, rows)
