@@ -223,6 +223,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     return run
 
 
+@pytest.mark.alone
 @pytest.mark.usefixtures("_matplotlib")
 def test_compare_small_run(small: Callable[..., int], tmp_path: Path) -> None:
     """All files, of all servers and workloads; and the same files again from the JSON."""

@@ -224,6 +224,7 @@ def test_trace_is_cut_where_messages_were_received() -> None:
         window(calls(TRACE), "first.", "never")
 
 
+@pytest.mark.alone
 def test_benchmarks_run_with_one_option_and_write_json(tmp_path: Path) -> None:
     """A few of them, for real; `pytest` alone runs none."""
     file = tmp_path / "benchmarks.json"
