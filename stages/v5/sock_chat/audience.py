@@ -84,10 +84,12 @@ class Audience:
                 continue
             parts = [codec.encode(event) for _, event in entries]
             body = codec.separator.join(parts)
-            silent = [member for author, member in group.items() if author not in apart]
+            silent = group.copy()
+            for author in apart:
+                silent.pop(author, None)
             if silent:
                 # The loop that this server spends its life in: map() makes it run in C.
-                deque(map(methodcaller("write", codec.wrap(body)), silent), maxlen=0)
+                deque(map(methodcaller("write", codec.wrap(body)), silent.values()), maxlen=0)
             if apart:
                 lengths = (len(part) + len(codec.separator) for part in parts)
                 starts = [0, *accumulate(lengths)]

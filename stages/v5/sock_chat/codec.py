@@ -11,7 +11,7 @@ so that what a turn has brought is encoded once for all clients with the same co
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple, Union
+from typing import NamedTuple
 
 from sock_chat.events import MAX_NAMES, Event, Said
 from sock_chat.names import clean
@@ -39,7 +39,7 @@ class Refused(NamedTuple):
     text: str
 
 
-Input = Union[str, Marked, Resume, Refused]
+Input = str | Marked | Resume | Refused
 
 
 class LineDecoder:

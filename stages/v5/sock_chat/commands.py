@@ -43,7 +43,7 @@ async def login(session: Session, text: str, password: str) -> None:
 async def list_(session: Session) -> None:
     room = session.room
     assert room
-    session.tell(Notice(f"En {room.name} ({len(room)}): {', '.join(room.names)}"))
+    session.tell(Notice(f"En {room.name} ({room.count}): {', '.join(room.names)}"))
 
 
 @command("/pm APODO TEXTO", "dice algo a uno solo")

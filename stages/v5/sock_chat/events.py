@@ -13,7 +13,7 @@ No text comes in here that has not been through names.clean().
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timezone
-from typing import Literal, Union
+from typing import Literal
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -185,7 +185,7 @@ class Closing(Event, tag="closing"):
         return "* El servidor se cierra.\n"
 
 
-RoomEvent = Union[Said, Post, Joined, Left, Renamed]
+RoomEvent = Said | Joined | Left | Renamed
 
 
 def own_lines(text: str) -> str:

@@ -39,21 +39,21 @@ def _parsed(address: str) -> IPv4Address | IPv6Address | None:
 class TokenBucket:
     """`burst` lines at once, and `rate` a second."""
 
-    __slots__ = ("_burst", "_full_at", "_interval")
+    __slots__ = ("_burst", "_filled", "_rate", "_tokens")
 
     def __init__(self, rate: float, burst: int):
-        self._interval = 1 / rate
-        self._burst = burst * self._interval
-        self._full_at = 0.0  # when it is full again; before now: it is
+        self._rate = rate
+        self._burst = float(burst)
+        self._tokens = float(burst)
+        self._filled = 0.0  # when it had so many
 
     def take(self, now: float) -> float:
         """Take a token; or, when there is none, how long until there is one."""
-        full_at = max(self._full_at, now) + self._interval
-        # What rounding adds up to would otherwise cost a whole wait for nothing.
-        missing = full_at - now - self._burst
-        if missing > self._interval * 1e-6:
-            return missing
-        self._full_at = full_at
+        self._tokens = min(self._burst, self._tokens + (now - self._filled) * self._rate)
+        self._filled = now
+        if self._tokens < 0.999:  # what rounding takes away would cost another wait
+            return (1 - self._tokens) / self._rate
+        self._tokens -= 1
         return 0.0
 
 

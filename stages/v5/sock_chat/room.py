@@ -64,7 +64,8 @@ class Room:
         self._arrivals: dict[Author, tuple[Member, Arrival, Callable[[], None]]] = {}
         self._waiting: defaultdict[Author, list[Callable[[], None]]] = defaultdict(list)
 
-    def __len__(self) -> int:
+    @property
+    def count(self) -> int:
         return len(self._nicks)
 
     @property

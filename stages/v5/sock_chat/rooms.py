@@ -57,7 +57,7 @@ class Rooms:
         self._end(room)
 
     def counts(self) -> list[tuple[str, int]]:
-        return sorted((name, len(room)) for name, room in self._rooms.items())
+        return sorted((name, room.count) for name, room in self._rooms.items())
 
     def flush(self) -> None:
         """End the turns of all rooms."""
