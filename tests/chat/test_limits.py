@@ -9,7 +9,8 @@ from tests.chat.world import World
 
 
 def test_a_bucket_gives_a_burst_and_then_a_rate() -> None:
-    bucket, now, times = TokenBucket(5, 20), 1e9, []
+    bucket, now = TokenBucket(5, 20), 1e9
+    times: list[float] = []
     while len(times) < 200:
         if wait := bucket.take(now):
             assert wait <= 0.2 + 1e-6
@@ -25,7 +26,8 @@ def test_a_paste_arrives_whole_in_order_and_slower() -> None:
     world = World(rate=5, burst=20)
     ana, bea = world.enter("ana", "bea")
     ana.send(*[f"{number}" for number in range(200)])
-    heard, seconds = [], []
+    heard: list[str] = []
+    seconds: list[float] = []
     while len(heard) < 200:
         world.turn()
         heard += bea.new()

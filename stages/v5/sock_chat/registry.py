@@ -72,11 +72,12 @@ class LocalNames:
 
     def __iter__(self) -> Iterator[Holder]:
         """All who hold a nick."""
-        return iter({held.holder for held in self._held.values()})
+        return iter({held.holder for held in self._held.values() if not held.holder.ended})
 
     def find(self, nick: Nick) -> Holder | None:
+        """Who holds the nick. One who has ended does not, though its room may not know it yet."""
         held = self._held.get(nick.folded)
-        return held.holder if held else None
+        return held.holder if held and not held.holder.ended else None
 
     def take(
         self, nick: Nick, holder: Holder, owner: bool, done: Callable[[Verdict], None]
@@ -95,7 +96,8 @@ class LocalNames:
                     return Verdict(Answer.OWNED)
                 if current:
                     return Verdict(Answer.IN_USE)
-            strangers = (other for other in self._taken.alike(nick) if self.find(other) not in own)
+            others = ((other, self.find(other)) for other in self._taken.alike(nick))
+            strangers = (other for other, who in others if who and who not in own)
             for other in chain(self.owned.alike(nick), strangers):
                 return Verdict(Answer.ALIKE, other.shown)
         self._taken.add(nick)

@@ -20,6 +20,10 @@ class Holder(Protocol):
     def address(self) -> str: ...
 
     @property
+    def ended(self) -> bool:
+        """Whether it has gone. It has its nick until it releases it, but not against others."""
+
+    @property
     def nick(self) -> Nick | None:
         """Which it shows; of one that has ended, the last."""
 

@@ -162,8 +162,9 @@ class Session:
         self._input_ended = True
 
     def tell(self, event: Event) -> None:
-        if not self.ended:
-            self.link.write(self.link.codec.write(event))
+        data = self.link.codec.write(event)
+        if data and not self.ended:  # an empty history has no lines
+            self.link.write(data)
 
     def refuse(self, text: str) -> None:
         self.tell(Error(text))
