@@ -151,7 +151,10 @@ def test_what_other_servers_tell() -> None:
         world.log.give_back(Turn("general", START, entries))
         return [str(event["type"]) for event in ana.new_events()]
 
-    assert tell(("far", Joined("zoe")), ("far", Said(0, START, "zoe", "hola"))) == ["joined", "said"]
+    assert tell(("far", Joined("zoe")), ("far", Said(0, START, "zoe", "hola"))) == [
+        "joined",
+        "said",
+    ]
     assert tell(("far", Renamed("zoe", "eva"))) == ["renamed"]
     # The holder of a nick and the next one may cross.
     assert tell(("else", Joined("eva")), ("far", Left("eva"))) == ["joined", "left"]
@@ -187,7 +190,9 @@ def test_a_newcomer_misses_nothing_and_hears_nothing_twice(codec: object) -> Non
     assert len(bea.writes) == 1, "the question only"
     world.turn()
     text = b"".join(bea.writes).decode()
-    order = [text.index(f'"{number}"' if codec is JSON else f"dice: {number}") for number in "12345"]
+    order = [
+        text.index(f'"{number}"' if codec is JSON else f"dice: {number}") for number in "12345"
+    ]
     assert order == sorted(order)
     assert all(text.count(f'"text":"{n}"' if codec is JSON else f"dice: {n}") == 1 for n in "12345")
     greeting = text.index('"welcome"' if codec is JSON else "Hola, bea")

@@ -105,7 +105,9 @@ def test_a_service_that_never_answers_holds_up_who_has_asked_and_nobody_else(ser
 def test_lines_wait_for_the_answer_and_keep_their_order() -> None:
     world = World(SERVICES)
     (ana,) = world.enter("ana")
-    zoe = world.connect().send("zoe", "1", "/nick eva", "2", "/join cine", "3", "/join general", "4")
+    zoe = world.connect().send(
+        "zoe", "1", "/nick eva", "2", "/join cine", "3", "/join general", "4"
+    )
     zoe.session.finish_input()
     world.turn()
     assert ana.new() == [
