@@ -9,10 +9,9 @@ cost more than a loop in C wins.
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Sequence
 from itertools import accumulate
-from operator import methodcaller
 
 from sock_chat.codec import Codec
 from sock_chat.events import RoomEvent, Said
@@ -88,8 +87,9 @@ class Audience:
             for author in apart:
                 silent.pop(author, None)
             if silent:
-                # The loop that this server spends its life in: map() makes it run in C.
-                deque(map(methodcaller("write", codec.wrap(body)), silent.values()), maxlen=0)
+                data = codec.wrap(body)
+                for member in silent.values():  # where this server spends its life
+                    member.write(data)
             if apart:
                 lengths = (len(part) + len(codec.separator) for part in parts)
                 starts = [0, *accumulate(lengths)]

@@ -57,18 +57,14 @@ class Runner:
     asked, answered: called when it begins and when it ends to wait for an answer.
     """
 
-    __slots__ = ("_answered", "_asked", "_running", "_script", "_wish")
+    __slots__ = ("_answered", "_asked", "_running", "_wish", "script")
 
     def __init__(self, asked: Callable[[], None], answered: Callable[[], None]):
         self._asked = asked
         self._answered = answered
-        self._script: Script | None = None
+        self.script: Script | None = None  # None: idle
         self._wish: Wish[Any] | None = None  # of the script
         self._running = False
-
-    @property
-    def idle(self) -> bool:
-        return self._script is None
 
     @property
     def waits_for_answer(self) -> bool:
@@ -81,18 +77,18 @@ class Runner:
     def start(self, script: Script) -> None:
         """Run a script, instead of what may be waiting for a line."""
         self.close()
-        self._script = script
+        self.script = script
         self._send(script, None)
 
     def line(self, text: str) -> None:
         """The line that the script waits for."""
-        script, self._wish = self._script, None
+        script, self._wish = self.script, None
         assert script
         self._send(script, text)
 
     def close(self) -> None:
         """End the script where it waits. One that is running comes to its next wait first."""
-        script, self._script, self._wish = self._script, None, None
+        script, self.script, self._wish = self.script, None, None
         if script and not self._running:
             script.close()
 
@@ -101,14 +97,14 @@ class Runner:
         try:
             wish = script.send(value)
         except BaseException as end:
-            if self._script is script:
-                self._script = None
+            if self.script is script:
+                self.script = None
             if isinstance(end, StopIteration):
                 return
             raise
         finally:
             self._running = False
-        if self._script is not script:  # closed while it ran
+        if self.script is not script:  # closed while it ran
             script.close()
             return
         self._wish = wish

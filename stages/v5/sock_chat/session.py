@@ -27,7 +27,7 @@ from msgspec import UNSET
 from sock_chat import commands as commands  # it fills the table
 from sock_chat import door
 from sock_chat.chat import Chat, Visit
-from sock_chat.codec import Input, Refused, Resume
+from sock_chat.codec import Input, Marked, Refused, Resume
 from sock_chat.events import NOT_YET, Closing, Error, Event, Left, Post, Said
 from sock_chat.link import LOW_WATER, Link, Reason
 from sock_chat.names import Nick, cut, cut_farewell
@@ -111,51 +111,50 @@ class Session:
             return NEVER
         self._in_run = True
         try:
-            while lines and not runner.waits_for_answer:
+            while lines and not (runner.script and runner.waits_for_answer):
                 if budget <= 0:
                     return 0.0
                 if bucket and (delay := bucket.take(now)):
                     return delay
                 line = lines.popleft()
-                budget -= LINE_COST + len(line if isinstance(line, str) else line[0])
-                self._handle(line)
+                if isinstance(line, str):
+                    budget -= LINE_COST + len(line)
+                    self._handle(line)
+                else:
+                    budget -= LINE_COST + len(line[0])
+                    self._handle_object(line)
         finally:
             self._in_run = False
         if self._input_ended and not runner.waits_for_answer:
             self.quit()
         return NEVER
 
-    def _handle(self, line: Input) -> None:
-        post_id = ""
-        if not isinstance(line, str):
-            if isinstance(line, Refused):
-                self.tell(Error(line.text))
-                return
-            if isinstance(line, Resume):
-                if self._started:
-                    self.tell(Error("Solo se reanuda al entrar."))
-                else:
-                    self._started = True
-                    self._runner.start(door.resume(self, line.token))
-                return
-            line, post_id = line
+    def _handle(self, line: str, post_id: str = "") -> None:
         self._started = True
-        if not self._runner.idle:
+        if self._runner.script:
             if line or self._runner.waits_for_secret:
                 self._runner.line(line)
         elif line.startswith("/") and not line.startswith("//"):
             self._runner.start(obey(self, line))
         elif line:
-            self._say(line.removeprefix("/"), post_id)
+            assert self.room and self.nick
+            text, nick = line.removeprefix("/"), self.nick.shown
+            if post_id:
+                post = Post(0, NOT_YET, nick, text, post_id)
+                self.chat.rooms.post(self.room, self, self.link, post)
+            else:
+                self.room.say(self, Said(0, NOT_YET, nick, text))
 
-    def _say(self, text: str, post_id: str) -> None:
-        assert self.room and self.nick
-        nick = self.nick.shown
-        if post_id:
-            post = Post(0, NOT_YET, nick, text, post_id)
-            self.chat.rooms.post(self.room, self, self.link, post)
+    def _handle_object(self, line: Marked | Resume | Refused) -> None:
+        if isinstance(line, Marked):
+            self._handle(line.text, line.id)
+        elif isinstance(line, Refused):
+            self.refuse(line.text)
+        elif self._started:
+            self.refuse("Solo se reanuda al entrar.")
         else:
-            self.room.say(self, Said(0, NOT_YET, nick, text))
+            self._started = True
+            self._runner.start(door.resume(self, line.token))
 
     def finish_input(self) -> None:
         """The client sends no more. It leaves when all has been handled; call run()."""
