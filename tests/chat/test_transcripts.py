@@ -59,7 +59,7 @@ TRANSCRIPTS = {
         zoe< * Apodo no válido: de 1 a 24 letras, cifras, - o _; empieza por una letra.
         zoe> /login
         zoe< * Uso: /login APODO CONTRASEÑA
-        zoe> /login zoe abcdefgh
+        zoe> /login zoe abc
         zoe< * El apodo zoe no tiene dueño.
         zoe> /quit adiós
         zoe# QUIT""",

@@ -40,7 +40,7 @@ class Member(Protocol):
         """Bytes that wait for it."""
 
     def abort(self, reason: Reason) -> None:
-        """End it at once; what waits for it is dropped."""
+        """End it at once; what waits for it is dropped. It may have ended already."""
 
 
 class Link(Member, Protocol):

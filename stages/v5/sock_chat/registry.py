@@ -110,7 +110,7 @@ class LocalNames:
         if self._held.get(nick.folded) == (nick, holder):
             self._taken.discard(nick)
             del self._held[nick.folded]
-        if holder.nick == nick and (token := self._tokens.pop(holder, None)):
+        if holder.nick in (nick, None) and (token := self._tokens.pop(holder, None)):
             del self._holders[token]
             self._gone.put(token, holder, self._clock())
 

@@ -35,7 +35,7 @@ from sock_chat.room import Room
 from sock_chat.script import Runner
 from sock_chat.table import obey
 
-LINE_COST = 32  # bytes that a line uses up of its turn, beside its own: what stands before it
+LINE_COST = 32  # of a turn, beside its length: what stands before it, and what it causes
 NEVER = float("inf")
 
 
@@ -99,8 +99,8 @@ class Session:
             self._input.extend(lines)
 
     def run(self, budget: int) -> float:
-        """Handle lines, until they have used up the budget, or what the limits allow, or one has
-        to wait for an answer.
+        """Handle lines, until they have used up the budget, in characters, or what the limits
+        allow, or one has to wait for an answer.
 
         When to call it again: after so many seconds, 0 being the next turn of the loop. NEVER: when
         there are new lines, when the link is woken, or when no more than LOW_WATER waits for it.
