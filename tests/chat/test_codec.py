@@ -9,7 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sock_chat import events
-from sock_chat.codec import JSON, LINES, MAX_LINE, TOO_LONG, Input, LineDecoder, Refused
+from sock_chat.codec import (
+    JSON,
+    LINES,
+    MAX_LINE,
+    TOO_LONG,
+    Input,
+    LineDecoder,
+    Marked,
+    Refused,
+    Resume,
+    decode_frame,
+)  # fmt: skip
 from sock_chat.names import clean, cut, cut_farewell
 from tests.chat.world import START
 
@@ -40,6 +51,29 @@ def test_segmentation_does_not_matter(stream: bytes, data: st.DataObject) -> Non
         lines += decoder.receive(stream[start:end])
         assert len(decoder._partial) <= MAX_LINE
     assert [*lines, *decoder.finish()] == expected(stream)
+
+
+@pytest.mark.parametrize(
+    ("frame", "line"),
+    [
+        ("hola", "hola"),
+        ("", ""),
+        ("a\nb\r\x1b", "a�b��"),
+        ('{"id":"7","text":"hola\\n"}', Marked("hola�", "7")),
+        ('{"resume":"T"}', Resume("T")),
+        (' {"resume":"T"}', ' {"resume":"T"}'),
+        *[
+            (text, Refused("No conozco este objeto."))
+            for text in (
+                "{", "{}", '{"id":"7"}', '{"id":7,"text":"x"}', '{"text":"x"}', '{"id":"","text":"x"}',
+                '{"id":"7","text":"x","more":1}', '{"resume":"T","text":"x"}', '{"resume":null}',
+                '{"id":"' + "x" * 65 + '","text":"x"}', '{"id":"7","text":"x"} ...', "{\ud800",
+            )
+        ],
+    ],
+)  # fmt: skip
+def test_frames(frame: str, line: Input) -> None:
+    assert decode_frame(frame) == line
 
 
 AT = "2026-11-24T16:45:10Z"

@@ -4,6 +4,7 @@ LineDecoder frames what comes from TCP. Whatever the segments are, the lines are
 without its "\\n" and a "\\r" right before it, with U+FFFD where bytes are not UTF-8 and where a
 character could do something to a terminal. A line that is too long is dropped up to its newline,
 and what comes out in its place is a Refused: it is answered, in its turn, and costs no memory.
+decode_frame() takes what a WebSocket has framed already.
 
 A Codec writes events. It encodes each into a part and makes one write of many parts, in two steps,
 so that what a turn has brought is encoded once for all clients with the same codec.
@@ -13,10 +14,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import msgspec
+
 from sock_chat.events import MAX_NAMES, Event, Said
 from sock_chat.names import clean
 
 MAX_LINE = 4096  # bytes before the "\n" of a legal line
+MAX_ID = 64  # characters
+NO_OBJECT = "No conozco este objeto."
 TOO_LONG = "Línea demasiado larga: 4096 bytes como mucho."
 
 
@@ -91,6 +96,27 @@ def _line(line: bytes) -> Input:
     if len(line) > MAX_LINE:
         return Refused(TOO_LONG)
     return clean(line.removesuffix(b"\r").decode("utf-8", "replace"))
+
+
+class FrameObject(msgspec.Struct, forbid_unknown_fields=True):
+    id: str = ""
+    text: str = ""
+    resume: str = ""
+
+
+def decode_frame(text: str) -> Input:
+    """A frame is a line, or an object that is more than a line."""
+    if not text.startswith("{"):
+        return clean(text)
+    try:
+        frame = msgspec.json.decode(text, type=FrameObject)
+    except (msgspec.DecodeError, UnicodeEncodeError):
+        return Refused(NO_OBJECT)
+    if frame.resume and not (frame.id or frame.text):
+        return Resume(frame.resume)
+    if frame.text and 0 < len(frame.id) <= MAX_ID and not frame.resume:
+        return Marked(clean(frame.text), frame.id)
+    return Refused(NO_OBJECT)
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,19 +18,21 @@ class Table:
 
     def __init__(self) -> None:
         self._nicks: dict[str, Nick] = {}  # by their folded forms
-        self._looks: dict[str, dict[str, Nick]] = {}  # by a skeleton, then by their folded forms
+        self._looks: dict[str, list[Nick]] = {}  # by a skeleton
 
     def add(self, nick: Nick) -> None:
         """In the place of the same one in another spelling, if there is one."""
         self.discard(nick)
         self._nicks[nick.folded] = nick
         for look in nick.skeletons:
-            self._looks.setdefault(look, {})[nick.folded] = nick
+            self._looks.setdefault(look, []).append(nick)
 
     def discard(self, nick: Nick) -> None:
         known = self._nicks.pop(nick.folded, None)
-        for look in known.skeletons if known else ():
-            del self._looks[look][nick.folded]
+        if known is None:
+            return
+        for look in known.skeletons:
+            self._looks[look].remove(known)
             if not self._looks[look]:
                 del self._looks[look]
 
@@ -41,8 +43,8 @@ class Table:
     def alike(self, nick: Nick) -> Iterable[Nick]:
         """Others that look like it."""
         for look in nick.skeletons:
-            for folded, other in self._looks.get(look, {}).items():
-                if folded != nick.folded:
+            for other in self._looks.get(look, ()):
+                if other.folded != nick.folded:
                     yield other
 
 
