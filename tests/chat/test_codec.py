@@ -65,7 +65,8 @@ def test_segmentation_does_not_matter(stream: bytes, data: st.DataObject) -> Non
         *[
             (text, Refused("No conozco este objeto."))
             for text in (
-                "{", "{}", '{"id":"7"}', '{"id":7,"text":"x"}', '{"text":"x"}', '{"id":"","text":"x"}',
+                "{",
+                "{}", '{"id":"7"}', '{"id":7,"text":"x"}', '{"text":"x"}', '{"id":"","text":"x"}',
                 '{"id":"7","text":"x","more":1}', '{"resume":"T","text":"x"}', '{"resume":null}',
                 '{"id":"' + "x" * 65 + '","text":"x"}', '{"id":"7","text":"x"} ...', "{\ud800",
             )
