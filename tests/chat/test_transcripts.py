@@ -469,10 +469,7 @@ def test_a_greeting_has_twenty_names() -> None:
 
 def test_there_are_a_thousand_rooms_beside_general() -> None:
     world = World()
-    clients = [world.connect(f"n{number}") for number in range(1001)]
-    for number, client in enumerate(clients):
-        client.seen = len(client.writes)
-        client.send(f"/join r{number}")
+    clients = [world.connect().send(f"n{n}", f"/join r{n}") for n in range(1001)]
     world.turn()
     assert sum("* No caben más salas." in client.new() for client in clients) == 1
     assert len(world.rooms.counts()) == 1001
