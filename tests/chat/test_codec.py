@@ -53,6 +53,15 @@ def test_segmentation_does_not_matter(stream: bytes, data: st.DataObject) -> Non
     assert [*lines, *decoder.finish()] == expected(stream)
 
 
+def test_a_line_may_be_as_long_as_the_limit() -> None:
+    decoder = LineDecoder()
+    assert decoder.receive(b"x" * MAX_LINE) == []
+    assert decoder.receive(b"\nx") == ["x" * MAX_LINE]
+    assert decoder.receive(b"x" * MAX_LINE) == [Refused(TOO_LONG)]
+    assert decoder.receive(b"x" * MAX_LINE + b"\n" + b"y" * (MAX_LINE + 1)) == [Refused(TOO_LONG)]
+    assert decoder.receive(b"\nz\n") == ["z"]
+
+
 @pytest.mark.parametrize(
     ("frame", "line"),
     [

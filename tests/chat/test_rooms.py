@@ -29,6 +29,14 @@ def test_a_turn_is_one_write_for_each_and_one_object_for_the_silent() -> None:
     assert bea.writes == [b"ana dice: uno\nana dice: dos\nana dice: cuatro\n"]
 
 
+def test_what_one_has_said_is_heard_before_what_one_whispers() -> None:
+    world = World()
+    ana, bea = world.enter("ana", "bea")
+    ana.send("uno", "/pm bea dos", "tres")
+    world.turn()
+    assert bea.new() == ["ana dice: uno", "ana te dice: dos", "ana dice: tres"]
+
+
 def said(number: int, nick: str = "ana") -> dict[str, object]:
     at = "2026-11-24T16:45:10Z"
     return {"type": "said", "position": number, "at": at, "nick": nick, "text": str(number)}

@@ -53,25 +53,27 @@ def leave_nothing(world: World, clients: list[Client]) -> None:
 @pytest.mark.parametrize("end", ENDS)
 @pytest.mark.parametrize("conversation", CONVERSATIONS)
 def test_a_session_may_end_at_any_moment(conversation: str, end: str) -> None:
-    """After each answer that it waits for; the answers that are left come afterwards."""
-    for steps in range(40):
+    """After each turn of the sessions, of the rooms, and each answer; the answers that are left
+    come afterwards."""
+    for steps in range(120):
         world = World(SERVICES)
         world.own("Rosa")
         (ana,) = world.enter("ana")
         client = world.connect().send(*CONVERSATIONS[conversation])
-        left = steps
-        while left and not client.session.ended:
-            world.run()
-            world.rooms.flush()
-            if not any(world.answer(service) for service in SERVICES):
-                break
-            left -= 1
+        rested = False
+        for step in range(steps):
+            if step % 3 == 0:
+                world.run()
+            elif step % 3 == 1:
+                world.rooms.flush()
+            else:
+                rested = not any(world.answer(service) for service in SERVICES)
         ENDS[end](client)
         leave_nothing(world, [ana, client])
         assert not ana.session.ended
         entered = sum(line.endswith("ha entrado.") for line in ana.new())
         assert entered <= 3
-        if left:
+        if rested:
             return
     pytest.fail("it never came to rest")
 

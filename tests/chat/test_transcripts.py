@@ -265,7 +265,7 @@ TRANSCRIPTS = {
         ana< * Uso: /list""",
     "pm": """
         ana> /pm bea  dos
-        ana> /pm BEA tres
+        ana> /pm  BEA tres
         ana> /pm ana cuatro
         ana> /pm zoe hola
         ana> /pm bea
