@@ -88,12 +88,12 @@ def test_frames(frame: str, line: Input) -> None:
 
 AT = "2026-11-24T16:45:10Z"
 HOLA = {"at": AT, "nick": "ana", "text": "hola"}
-said = events.Said(17, START, "ana", "hola")
+message = events.Said(17, START, "ana", "hola")
 post = events.Post(18, START, "ana", "hola", "secret")
 EVENTS: list[tuple[events.Event, str, object]] = [
-    (said, "ana dice: hola\n", {"type": "said", "position": 17, **HOLA}),
+    (message, "ana dice: hola\n", {"type": "said", "position": 17, **HOLA}),
     (post, "ana dice: hola\n", {"type": "said", "position": 18, **HOLA}),
-    (said.ack(), "", {"type": "ack", "position": 17, "at": AT}),
+    (message.ack(), "", {"type": "ack", "position": 17, "at": AT}),
     (post.ack(), "", {"type": "ack", "position": 18, "at": AT, "id": "secret"}),
     (events.Joined("bea"), "* bea ha entrado.\n", {"type": "joined", "nick": "bea"}),
     (events.Left("bea"), "* bea ha salido.\n", {"type": "left", "nick": "bea"}),
@@ -105,12 +105,12 @@ EVENTS: list[tuple[events.Event, str, object]] = [
         {"type": "private", "nick": "bea", "text": "hola", "at": AT},
     ),
     (
-        events.History([said]),
+        events.History([message]),
         "[2026-11-24 16:45:10] ana dice: hola\n",
         {"type": "history", "messages": [{"type": "said", "position": 17, **HOLA}]},
     ),
     (
-        events.Greeting("ana", "general", ["ana", "bea"], 2, [said], 17, "E", False, "T"),
+        events.Greeting("ana", "general", ["ana", "bea"], 2, [message], 17, "E", False, "T"),
         "[2026-11-24 16:45:10] ana dice: hola\n* Hola, ana. En general: ana, bea.\n",
         {
             "type": "welcome", "nick": "ana", "room": "general", "members": ["ana", "bea"],

@@ -26,16 +26,16 @@ def test_a_paste_arrives_whole_in_order_and_slower() -> None:
     world = World(rate=5, burst=20)
     ana, bea = world.enter("ana", "bea")
     ana.send(*[f"{number}" for number in range(200)])
-    heard: list[str] = []
+    lines: list[str] = []
     seconds: list[float] = []
-    while len(heard) < 200:
+    while len(lines) < 200:
         world.turn()
-        heard += bea.new()
+        lines += bea.new()
         seconds.append(world.clock - 1000)
         wait = ana.session.run(1 << 14)
-        assert 0 < wait <= 0.201 or len(heard) == 200
+        assert 0 < wait <= 0.201 or len(lines) == 200
         world.clock += wait
-    assert heard == [f"ana dice: {number}" for number in range(200)]
+    assert lines == [f"ana dice: {number}" for number in range(200)]
     assert 180 / 5 - 1 < seconds[-1] < 180 / 5 + 1
     assert bea.session.run(1 << 14) == float("inf"), "nobody else is slowed down"
 

@@ -111,13 +111,15 @@ class Chat(RuleBasedStateMachine):
         while any(0 < wait < NEVER for wait in self.world.run()):
             self.world.clock += 1
             self.world.turn()
-        expected, said = self.expected()
+        expected, spoken = self.expected()
         for client in self.world.clients:
             lines = b"".join(client.writes).decode().split("\n")[:-1]
-            heard = [match[1] for line in lines if (match := SAID.match(line))]
+            messages = [match[1] for line in lines if (match := SAID.match(line))]
             wanted = expected[client.session]
-            assert heard == wanted[: len(heard)] if client in self.cut_off else heard == wanted
-            own, sent = said[client.session], self.sent[client]
+            if client in self.cut_off:
+                wanted = wanted[: len(messages)]
+            assert messages == wanted
+            own, sent = spoken[client.session], self.sent[client]
             first = sent.index(own[0]) if own else len(sent)  # what came before went to the door
             assert own == sent[first : first + len(own)]
             if client.session.room and not client.session.ended:
@@ -128,23 +130,23 @@ class Chat(RuleBasedStateMachine):
         """What each has to have heard, and what each has said, by the log."""
         members: dict[str, list[Author]] = defaultdict(list)
         past: dict[str, list[str]] = defaultdict(list)
-        heard: dict[Author, list[str]] = defaultdict(list)
-        said: dict[Author, list[str]] = defaultdict(list)
+        lines: dict[Author, list[str]] = defaultdict(list)
+        spoken: dict[Author, list[str]] = defaultdict(list)
         for turn in self.world.log.turns:
             for author, event in turn.entries:
                 if isinstance(event, Joined):
                     members[turn.room].append(author)
-                    heard[author] += past[turn.room][-RECENT:]
+                    lines[author] += past[turn.room][-RECENT:]
                 elif isinstance(event, Left):
                     members[turn.room].remove(author)
                 elif isinstance(event, Said):
                     line = event.line().rstrip("\n")
                     past[turn.room].append(line)
-                    said[author].append(event.text)
+                    spoken[author].append(event.text)
                     for member in members[turn.room]:
                         if member is not author:
-                            heard[member].append(line)
-        return heard, said
+                            lines[member].append(line)
+        return lines, spoken
 
 
 Chat.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)

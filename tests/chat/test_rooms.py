@@ -37,7 +37,7 @@ def test_what_one_has_said_is_heard_before_what_one_whispers() -> None:
     assert bea.new() == ["ana dice: uno", "ana te dice: dos", "ana dice: tres"]
 
 
-def said(number: int, nick: str = "ana") -> dict[str, object]:
+def message(number: int, nick: str = "ana") -> dict[str, object]:
     at = "2026-11-24T16:45:10Z"
     return {"type": "said", "position": number, "at": at, "nick": nick, "text": str(number)}
 
@@ -57,7 +57,7 @@ def test_programs_get_the_same_and_acks() -> None:
     ana.send("4")
     line.send("5")
     world.turn()  # ana is handled first
-    turn = [said(1), said(2), said(3, "bea"), said(4, "bea"), said(5, "eva")]
+    turn = [message(1), message(2), message(3, "bea"), message(4, "bea"), message(5, "eva")]
     for number, event in enumerate(turn):
         event["text"] = "14235"[number]
     assert others[0].writes[-1] is others[1].writes[-1]

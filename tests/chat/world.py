@@ -54,8 +54,8 @@ class FakeLog:
     def give_back(self, turn: Turn) -> None:
         self.position = turn.number(self.position + 1) - 1
         self.turns.append(turn)
-        said = [event for _, event in turn.entries if isinstance(event, Said)]
-        self.messages += [(turn.room, event.public()) for event in said]
+        messages = [event for _, event in turn.entries if isinstance(event, Said)]
+        self.messages += [(turn.room, event.public()) for event in messages]
         self.deliver(turn)
 
     def latest(self, room: str, count: int, upto: int, done: Callable[[Past], None]) -> None:

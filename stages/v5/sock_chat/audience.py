@@ -107,9 +107,9 @@ def _tell_rest(entries: Entries, cut: Cut, body: memoryview, starts: Sequence[in
         if index < own:
             rest.append(body[starts[index] : starts[own] - len(codec.separator)])
         if own < end:
-            said = entries[own][1]
-            assert isinstance(said, Said)
-            if ack := codec.ack(said):
+            message = entries[own][1]
+            assert isinstance(message, Said)
+            if ack := codec.ack(message):
                 rest.append(ack)
         index = own + 1
     if rest:

@@ -146,7 +146,7 @@ def json_codec(frame: Callable[[bytes], bytes]) -> Codec:
     """A JSON array for each write, in what carries it: a WebSocket has a frame around it."""
     return Codec(
         encode=lambda event: event.json(),
-        ack=lambda said: said.ack().json(),
+        ack=lambda message: message.ack().json(),
         separator=b",",
         wrap=lambda parts: frame(b"[%b]" % parts),
         names=1000,
@@ -156,7 +156,7 @@ def json_codec(frame: Callable[[bytes], bytes]) -> Codec:
 
 LINES = Codec(
     encode=lambda event: event.line().encode(),
-    ack=lambda said: b"",
+    ack=lambda message: b"",
     separator=b"",
     wrap=bytes,
     names=MAX_NAMES,

@@ -116,7 +116,7 @@ class History(Event, tag="history"):
     messages: Sequence[Said]
 
     def line(self) -> str:
-        return "".join([f"[{said.at:%Y-%m-%d %H:%M:%S}] {said.line()}" for said in self.messages])
+        return "".join([f"[{each.at:%Y-%m-%d %H:%M:%S}] {each.line()}" for each in self.messages])
 
 
 class Welcome(Event, tag="welcome"):

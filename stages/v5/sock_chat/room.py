@@ -76,9 +76,9 @@ class Room:
     def is_over(self) -> bool:
         return not (self._nicks or self._arrivals or self._entries or self.places)
 
-    def say(self, author: Author, said: Said) -> None:
-        self._append(author, said)
-        self._size += len(said.nick) + len(said.text)
+    def say(self, author: Author, message: Said) -> None:
+        self._append(author, message)
+        self._size += len(message.nick) + len(message.text)
         if self._size >= TURN_SIZE:
             self.flush()
 
