@@ -77,6 +77,20 @@ def test_programs_get_the_same_and_acks() -> None:
     assert [event["text"] for event in ana.new_events()] == ["3"]
 
 
+def test_what_the_log_refuses_is_not_said_and_may_be_said_again() -> None:
+    world = World()
+    ana, bea = world.enter("ana", "bea", codec=JSON)
+    world.log.refusing = True
+    ana.send("1", Marked("2", "x"), Marked("2", "x"))
+    world.turn()
+    assert ana.new_events() == [{"type": "error", "text": "No se ha dicho: el bus no lo toma."}]
+    world.log.refusing = False
+    ana.send(Marked("2", "x"))
+    world.turn()
+    assert ana.new_events() == [ack(1, id="x")]
+    assert [event["text"] for event in bea.new_events()] == ["2"]
+
+
 @pytest.mark.parametrize(
     ("since", "epoch", "room", "history", "gap"),
     [

@@ -41,17 +41,24 @@ class FakeLog:
     def __init__(self, later: Callable[[str, Call], None]):
         self.later = later
         self.position = 0
+        self.refusing = False
         self.messages: list[tuple[str, Said]] = []
         self.turns: list[Turn] = []
         self.busy: set[Author] = set()
 
-    def subscribe(self, deliver: Callable[[Turn], None]) -> None:
+    def subscribe(
+        self, deliver: Callable[[Turn], None], refuse: Callable[[Turn, str], None]
+    ) -> None:
         self.deliver = deliver
+        self.refuse = refuse
 
     def append(self, turn: Turn) -> None:
         self.later("log", partial(self.give_back, turn))
 
     def give_back(self, turn: Turn) -> None:
+        if self.refusing:
+            self.refuse(turn, "No se ha dicho: el bus no lo toma.")
+            return
         self.position = turn.number(self.position + 1) - 1
         self.turns.append(turn)
         messages = [event for _, event in turn.entries if isinstance(event, Said)]

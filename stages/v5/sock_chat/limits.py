@@ -130,6 +130,10 @@ class Recent(Generic[Value]):
             self._values.pop(self._ends.popleft()[1], None)
         return self._values.get(key)
 
+    def drop(self, key: Hashable) -> None:
+        self._values.pop(key, None)
+        self._ends = deque(end for end in self._ends if end[1] != key)
+
     def put(self, key: Hashable, value: Value, now: float) -> None:
         """A key that is there already keeps its end."""
         if self.get(key, now) is None:

@@ -52,11 +52,15 @@ class Log(Protocol):
     def position(self) -> int:
         """The newest; while a turn is delivered, the last that it has, or has passed."""
 
-    def subscribe(self, deliver: Callable[[Turn], None]) -> None:
-        """Have turns given back, numbered: each once, and those of a room in their order."""
+    def subscribe(
+        self, deliver: Callable[[Turn], None], refuse: Callable[[Turn, str], None]
+    ) -> None:
+        """Have turns given back, numbered: each once, and those of a room in their order. What is
+        said may be refused instead, with a word about why; entering, leaving and a new name may
+        not, for nobody would be where he believes to be."""
 
     def append(self, turn: Turn) -> None:
-        """Take a turn, to number and to deliver it: now or later, but certainly."""
+        """Take a turn, to number and to deliver it, now or later."""
 
     def latest(self, room: str, count: int, upto: int, done: Callable[[Past], None]) -> None:
         """The newest `count` messages of a room, of those up to and with a position."""

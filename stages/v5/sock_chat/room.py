@@ -76,6 +76,10 @@ class Room:
     def is_over(self) -> bool:
         return not (self._nicks or self._arrivals or self._entries or self.places)
 
+    def member(self, author: Author) -> Member | None:
+        """Who hears this room here."""
+        return self._audience.get(author)
+
     def say(self, author: Author, message: Said) -> None:
         self._append(author, message)
         self._size += len(message.nick) + len(message.text)

@@ -6,7 +6,7 @@ A room comes with the first who enters it and goes with the last who leaves. `ge
 from collections.abc import Callable
 from datetime import datetime
 
-from sock_chat.events import Ack, Post
+from sock_chat.events import Ack, Error, Post
 from sock_chat.limits import Recent
 from sock_chat.link import Member
 from sock_chat.log import Author, Log, Turn
@@ -38,7 +38,7 @@ class Rooms:
         self._recent: Recent[Ack | list[Member]] = Recent(REPEATED)
         self.general = self._create(GENERAL)
         self._rooms = {GENERAL: self.general}
-        log.subscribe(self._deliver)
+        log.subscribe(self._deliver, self._refuse)
 
     def open(self, name: str) -> Room | None:
         """A room to enter. A place in it is kept until it is entered, or given back by way of
@@ -85,6 +85,20 @@ class Rooms:
         self._recent.put(key, ack, now)
         for member in known if isinstance(known, list) else ():
             member.write(member.codec.write(ack))
+
+    def _refuse(self, turn: Turn, text: str) -> None:
+        """Tell those who have said something in the turn that it has not been said."""
+        members: dict[Member, None] = {}
+        for author, event in turn.entries:
+            if isinstance(event, Post):
+                key = (fold(event.nick), event.id)
+                known = self._recent.get(key, self._clock())
+                members |= dict.fromkeys(known if isinstance(known, list) else ())
+                self._recent.drop(key)
+            if (room := self._rooms.get(turn.room)) and (member := room.member(author)):
+                members[member] = None
+        for member in members:
+            member.write(member.codec.write(Error(text)))
 
     def _create(self, name: str) -> Room:
         return Room(name, self._log, self._today, self._turn, self._posted)
