@@ -24,7 +24,7 @@ from benchmarks.harness.tables import table
 REFERENCES = ("c", "v4")
 """The servers that the others are divided by."""
 BUSY = 0.9
-"""Of the time that a flood takes; with less, the server has waited for its load."""
+"""Of the time that a flood takes; with less, the server has waited for its load or its CPU."""
 MARK = "†"
 
 PICTURES = {
@@ -278,8 +278,8 @@ class Page:
                 marked, row[0] = True, f"{row[0]} {MARK}"
             rows.append([f"`{server}`", *row])
         note = (
-            f"{MARK} The server was busy for less than {BUSY:.0%} of the time: its figures say "
-            "something of its load, too."
+            f"{MARK} The server was busy for less than {BUSY:.0%} of the time: its load, or others "
+            "on its CPU, kept it waiting, and the figures say something of these, too."
         )
         return "\n\n".join([table(rows), note] if marked else [table(rows)])
 

@@ -50,6 +50,7 @@ enum {
     DIGITS = 8,         /* with which a message begins */
     SUB_BUCKETS = 128,  /* of a histogram, in each power of two: values to 0.8 % */
     BUCKETS = 58 * SUB_BUCKETS,
+    RUNS = 1024,
 };
 
 struct client {
@@ -75,6 +76,12 @@ struct sender {
     bool ready;         /* it may say more */
 };
 
+/* Messages of one sender that come in a row. */
+struct run {
+    int sender;
+    uint32_t first, count;
+};
+
 struct histogram {
     uint64_t total, largest, counts[BUCKETS]; /* nanoseconds */
 };
@@ -92,6 +99,8 @@ static uint64_t deliveries, in_window, held_back;
 static uint64_t warm_up;          /* the first messages of the room, which are not measured */
 static double window;             /* when those that are measured begin */
 static struct histogram latency, lateness;
+static struct run runs[RUNS];     /* what was taken apart last */
+static int runs_size;             /* more than RUNS: not all of it is there */
 
 static void fail(const char *format, ...)
 {
@@ -270,24 +279,40 @@ static void closed(const struct client *one)
 }
 
 typedef void handler(struct client *client, const char *line, size_t length);
+static size_t hear_known(struct client *client);
 
-/* Read what has come, and handle each line of it that is whole. */
+/* Read what has come, and handle each line of it that is whole. Where listeners hear the same in
+ * one piece, as from a server that coalesces, it is taken apart once, and for the others compared
+ * with that: line by line it would take longer than the server needs to send it. */
 static void receive(struct client *client, handler *handle)
 {
-    static char data[READ_SIZE + NAME_SIZE + MAX_SIZE];
-    const char *line = data, *newline;
+    static char buffers[2][READ_SIZE + NAME_SIZE + MAX_SIZE], *known = buffers[0], *data = buffers[1];
+    static size_t known_size;
+    size_t filled = client->rest_size;
 
-    memcpy(data, client->rest, client->rest_size);
-    ssize_t count = recv(client->fd, data + client->rest_size, READ_SIZE, MSG_DONTWAIT);
+    memcpy(data, client->rest, filled);
+    ssize_t count = recv(client->fd, data + filled, READ_SIZE, MSG_DONTWAIT);
     if (count == 0 || (count < 0 && errno != EAGAIN && errno != EINTR))
         closed(client);
-    const char *end = data + client->rest_size + (count > 0 ? count : 0);
+    filled += count > 0 ? count : 0;
+    const char *line = data, *newline, *end = data + filled;
+    if (filled == known_size && memcmp(data, known, filled) == 0)
+        line += hear_known(client);
+    if (line == end) {
+        client->rest_size = 0;
+        return;
+    }
+    runs_size = line == data ? 0 : RUNS + 1;
     for (; (newline = memchr(line, '\n', end - line)); line = newline + 1)
         handle(client, line, newline + 1 - line);
     client->rest_size = end - line;
     if (client->rest_size >= (size_t)(NAME_SIZE + size))
         wrong(client, line, client->rest_size);
     memcpy(client->rest, line, client->rest_size);
+    known_size = client->rest_size || runs_size > RUNS ? 0 : filled;
+    char *other = known;
+    known = data;
+    data = other;
 }
 
 /* How many bytes the kernel has taken. */
@@ -390,17 +415,21 @@ static bool flush(struct sender *sender)
     return false;
 }
 
-static void hear(struct client *client, const char *line, size_t length)
+/* The messages of a run are those that this client has to hear next, and have been said. */
+static inline bool is_due(const struct client *client, const struct run *run)
 {
-    int index = sender_by_port[port_in(line, length)] - 1;
-    struct sender *sender = &senders[index];
+    uint32_t next = client->next[run->sender];
 
-    if (index < 0 || client == &clients[index] || !is_line_of(sender, line, length) ||
-        number_in(line + sender->prefix_size) != client->next[index] ||
-        client->next[index] == sender->sent)
-        wrong(client, line, length);
+    return client != &clients[run->sender] && run->first == next &&
+           run->count <= senders[run->sender].sent - next;
+}
+
+static inline void deliver(struct client *client, int index)
+{
+    struct sender *sender = &senders[index];
     uint32_t number = client->next[index]++;
     int slot = number % in_flight;
+
     deliveries++;
     in_window += now >= window;
     if (!warm_up || (uint64_t)number * senders_size + index >= warm_up)
@@ -410,6 +439,36 @@ static void hear(struct client *client, const char *line, size_t length)
         sender->ready = true;
         under_way--;
     }
+}
+
+static void hear(struct client *client, const char *line, size_t length)
+{
+    int index = sender_by_port[port_in(line, length)] - 1;
+
+    if (index < 0 || !is_line_of(&senders[index], line, length))
+        wrong(client, line, length);
+    struct run run = {index, number_in(line + senders[index].prefix_size), 1};
+    if (!is_due(client, &run))
+        wrong(client, line, length);
+    deliver(client, index);
+    struct run *last = &runs[runs_size - 1];
+    if (runs_size && runs_size <= RUNS && last->sender == index)
+        last->count++;
+    else if (runs_size++ < RUNS)
+        runs[runs_size - 1] = run;
+}
+
+/* What was taken apart last, as far as it is what this client has to hear: how many bytes. */
+static size_t hear_known(struct client *client)
+{
+    size_t length = 0;
+
+    for (int i = 0; i < runs_size && is_due(client, &runs[i]); i++) {
+        for (uint32_t n = 0; n < runs[i].count; n++)
+            deliver(client, runs[i].sender);
+        length += runs[i].count * senders[runs[i].sender].line_size;
+    }
+    return length;
 }
 
 /* A delivery that has not come is one of the oldest message of its sender that not all heard. */
