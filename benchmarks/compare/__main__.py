@@ -78,6 +78,7 @@ def measure_all(args: argparse.Namespace) -> Results:
             else f"the server runs on CPU {cpus[0]}, the load on CPU {cpus[1]}",
             "descriptors": list(DESCRIPTORS),
             "beside": list(samples.BESIDE),
+            "waits": list(samples.WAITS),
         },
         "samples": [],
         "problems": [],

@@ -117,7 +117,7 @@ def readiness(results: Found, found: Found) -> Figure:
     ends: dict[str, tuple[float, float, str]] = {}
     counts = results["parameters"]["descriptors"]
     waits = {count: found["wait_us"].get(f"wait {count}", {}) for count in counts}
-    for colour, kind in zip(COLOURS, dict.fromkeys(kind for n in counts for kind in waits[n])):
+    for colour, kind in zip(COLOURS, results["parameters"]["waits"]):
         points = {n: waits[n][kind]["median"] for n in counts if kind in waits[n]}
         axes.plot([*points], [*points.values()], color=colour, marker="o", markersize=4)
         limits = [

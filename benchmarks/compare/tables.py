@@ -171,11 +171,11 @@ def _slopes(results: Results) -> dict[str, Spread]:
 
 def idle_in_turn(results: Results, server: str) -> str:
     """What an idle client costs in each turn: "0.251 µs"; where the rounds do not agree that it
-    costs anything, the largest that they have shown: "at most 0.0014 µs". "-": not measured."""
+    costs anything, or there is only one, the largest that was measured: "at most 0.0014 µs". "-": nothing was."""
     slope = results["derived"]["idle_in_turn_us"]["turn"].get(server)
     if not slope:
         return "-"
-    if slope["min"] > 0:
+    if slope["min"] > 0 and results["parameters"]["rounds"] > 1:
         return f"{number(slope['median'])} µs"
     return f"at most {number(max(-slope['min'], slope['max']), 2)} µs"
 
@@ -347,7 +347,7 @@ class Page:
         reasons = {(p["server"], p["workload"]): p["reason"] for p in self.results["problems"]}
         counts = self.parameters["descriptors"]
         rows = [["", *(f"K = {n}" for n in counts)]]
-        for kind in next(iter(self.results["derived"]["wait_us"].values()), {}):
+        for kind in self.parameters["waits"]:
             workloads = [f"wait {n}" for n in counts]
             costs = (reasons.get((kind, w)) or self.cell("wait_us", w, kind) for w in workloads)
             rows.append([f"`{kind}`", *costs])
@@ -356,7 +356,8 @@ class Page:
     def turns(self) -> str:
         counts = self.parameters["beside"]
         rows = [["server", *(f"K = {n}" for n in counts), "one more idle client"]]
-        for server in self.results["derived"]["turn_us"][f"turn {counts[0]}"]:
+        measured = self.results["derived"]["turn_us"][f"turn {counts[0]}"]
+        for server in filter(measured.__contains__, idle(self.results)):
             row = [self.cell("turn_us", f"turn {n}", server) for n in counts]
             rows.append([f"`{server}`", *row, idle_in_turn(self.results, server)])
         return table(rows)

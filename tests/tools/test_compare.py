@@ -78,6 +78,7 @@ def results() -> dict[str, Any]:
             "placement": "the server runs on CPU 1, the load on CPU 0",
             "descriptors": [10, 10000],
             "beside": [10, 20],
+            "waits": ["select"],
         },
         "samples": [
             *(
