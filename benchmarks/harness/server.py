@@ -41,11 +41,11 @@ SERVERS: Mapping[str, Sequence[str]] = {
     **{
         name: ("-S", str(ROOT / "stages" / name / "server.py")) for name in ("v1", "v2", "v3", "v4")
     },
-    **{name: ("-S", "-m", "lowlevel", name) for name in ("selectors", "epoll", "epoll-et")},
+    **{name: ("-S", "-m", "lowlevel", name) for name in ("selectors", "epoll", "epoll-et", "uring")},
     "uvloop": ("-m", "lowlevel", "uvloop"),
     **{
         f"{name} --flush message": ("-S", "-m", "lowlevel", name, "--flush", "message")
-        for name in ("selectors", "epoll", "epoll-et")
+        for name in ("selectors", "epoll", "epoll-et", "uring")
     },
 }
 """What follows the interpreter on the command line of each server, in the folder ROOT.

@@ -13,9 +13,10 @@ from contextlib import suppress
 import pytest
 
 from lowlevel.__main__ import LOOKS
-from lowlevel.connection import LOW_WATER, READ_SIZE, Connection
+from lowlevel.connection import LOW_WATER, READ_SIZE
 from lowlevel.epoll_backend import EpollBackend
 from lowlevel.reactor import Reactor
+from lowlevel.readiness import ReadinessConnection
 from lowlevel.room import Flush, Room
 
 
@@ -37,7 +38,7 @@ class House:
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 << 20)
         ours.setblocking(False)
         self.ends += [ours, theirs]
-        Connection(theirs, name, self.reactor, self.room).open()
+        ReadinessConnection(theirs, name, self.reactor, self.room).open()
         return ours
 
     def turns(self, count: int = 1) -> None:
@@ -97,7 +98,7 @@ def test_urgent_data_leaves_nothing_behind() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         ana = socket.create_connection(listener.getsockname())
         theirs, _ = listener.accept()
-    Connection(theirs, "ana", house.reactor, house.room).open()
+    ReadinessConnection(theirs, "ana", house.reactor, house.room).open()
     ana.sendall(b"one\n")
     ana.send(b"!", socket.MSG_OOB)
     ana.sendall(b"two\n")
@@ -158,9 +159,9 @@ def test_a_fin_between_requeue_and_read_is_not_missed(house: House) -> None:
     assert house.log[-1] == "Cliente desconectado: ana"
 
 
-def member(house: House, name: str) -> Connection:
+def member(house: House, name: str) -> ReadinessConnection:
     found = next(member for member in house.room._members if member.name == name)
-    assert isinstance(found, Connection)
+    assert isinstance(found, ReadinessConnection)
     return found
 
 

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lowlevel import acceptor, connection, room
+from lowlevel import acceptor, connection, readiness, room
 from lowlevel.acceptor import Acceptor
 from lowlevel.reactor import HANGUP, READABLE, WRITABLE, Reactor
 from lowlevel.room import Flush, Room
@@ -219,9 +219,12 @@ class Theatre:
         self.room = Room(flush, lambda lines: self.log.extend(lines.split("\n")))
         self.reactor.before_wait = self.room.flush
         listener: Any = FakeListener(self.kernel)
-        Acceptor(listener, self.reactor, self.room, 1 << 30, self.log.append).open()
+        Acceptor(listener, self.reactor, self._let_in, 1 << 30, self.log.append).open()
         self.clients: list[FakeSocket] = []
         self.said: dict[str, bytes] = {}
+
+    def _let_in(self, sock: Any, addr: str) -> None:
+        readiness.ReadinessConnection(sock, addr, self.reactor, self.room).open()
 
     def connect(self, space: int) -> None:
         client = FakeSocket(self.kernel, f"client {len(self.clients)}", space)
@@ -324,6 +327,7 @@ def test_transcript_holds_whatever_the_back_end_does(
     """Nothing lost, doubled, out of order or under another's name; small bounds, so that a few
     lines meet all of them."""
     monkeypatch.setattr(connection, "READ_SIZE", 48)
+    monkeypatch.setattr(readiness, "READ_SIZE", 48)
     monkeypatch.setattr(connection, "LOW_WATER", 150)
     monkeypatch.setattr(connection, "HIGH_WATER", 500)
     monkeypatch.setattr(acceptor, "ACCEPTS", 2)
