@@ -15,6 +15,7 @@ from benchmarks.harness.server import DEADLINE
 from lowlevel.epoll_backend import EpollBackend
 from lowlevel.reactor import HANGUP, READABLE, WRITABLE, Backend, Reactor
 from lowlevel.selectors_backend import SelectorsBackend
+from lowlevel.uring.completion import Completions
 
 BACKENDS: dict[str, Callable[[], Backend]] = {
     "selectors": SelectorsBackend,
@@ -23,9 +24,9 @@ BACKENDS: dict[str, Callable[[], Backend]] = {
 }
 
 
-@pytest.fixture(params=BACKENDS)
+@pytest.fixture(params=[*BACKENDS, "uring"])
 def reactor(request: pytest.FixtureRequest) -> Iterator[Reactor]:
-    reactor = Reactor(BACKENDS[request.param]())
+    reactor = Reactor(Completions() if request.param == "uring" else BACKENDS[request.param]())
     yield reactor
     reactor.close()
 
