@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
+from benchmarks.harness.cpus import pinned, two_cpus
 from benchmarks.harness.environment import environment, sentence
-from benchmarks.harness.server import Server, descriptor_limit_raised, pinned, two_cpus
+from benchmarks.harness.process import descriptor_limit_raised
+from benchmarks.harness.server import Server
 
 SERVER_CPU, LOAD_CPU = two_cpus()
 

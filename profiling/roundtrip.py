@@ -43,7 +43,8 @@ sys.path[:1] = [str(FOLDER.parent), str(FOLDER)]  # benchmarks is in the first
 from benchmarks.compare.__main__ import missing  # noqa: E402
 from benchmarks.harness.crowd import DeliveryError  # noqa: E402
 from benchmarks.harness.environment import environment, sentence  # noqa: E402
-from benchmarks.harness.server import ROOT, ServerError  # noqa: E402
+from benchmarks.harness.files import ROOT  # noqa: E402
+from benchmarks.harness.process import ServerError  # noqa: E402
 from benchmarks.harness.strace import READS, SENDS, WAITS, Call, whole_calls  # noqa: E402
 from calls import rounds  # noqa: E402
 from calls.tracing import (  # noqa: E402

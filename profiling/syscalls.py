@@ -37,7 +37,8 @@ sys.path[:1] = [str(FOLDER.parent), str(FOLDER)]  # benchmarks is in the first
 
 from benchmarks.compare.__main__ import missing, versions  # noqa: E402
 from benchmarks.harness.environment import environment  # noqa: E402
-from benchmarks.harness.server import SILENT, descriptor_limit_raised  # noqa: E402
+from benchmarks.harness.process import descriptor_limit_raised  # noqa: E402
+from benchmarks.harness.server import SILENT  # noqa: E402
 from calls.counts import Counted, count, markdown, table  # noqa: E402
 from calls.floods import SLOWER, TOOLS, Flooded, choose, flood, flood_markdown, flood_table  # noqa: E402
 from calls.tracing import (  # noqa: E402

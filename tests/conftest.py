@@ -9,11 +9,13 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchmarks.harness.server import BROADCASTING, SERVERS, Server, descriptor_limit_raised
+from benchmarks.harness.process import descriptor_limit_raised
+from benchmarks.harness.server import BROADCASTING, SERVERS, Server
 
 pytest.register_assert_rewrite("tests.support.wire")
 
@@ -22,10 +24,13 @@ from tests.support.needed import needed_in_ci  # noqa: E402
 from tests.support.wire import Room, close_peers  # noqa: E402
 
 Start = Callable[..., Server]
+Strace = Callable[..., list[str]]
 
-SAME_PROCESS = {"selectors --flush message", "epoll-et --flush message"}
-"""On the wire they are servers of their own; as a process they are as the one they are named after
-together with `epoll --flush message`."""
+PROGRAMS = ("v1", "v2", "v3", "v4", "epoll", "uvloop")
+"""One of each: the reactors share their command line, log, acceptor and end."""
+RARE = ("selectors --flush message", "epoll-et --flush message")
+"""Each back end and each flush are tested without these; together they are a `long` test of what is
+on the wire."""
 
 
 class LimitReached(Exception):
@@ -93,25 +98,18 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         marker = metafunc.definition.get_closest_marker("servers")
         names = list(marker.args) if marker else list(SERVERS)
         if not metafunc.definition.get_closest_marker("wire"):
-            # How a process starts, ends and runs out of things does not depend on both.
-            names = [name for name in names if name not in SAME_PROCESS]
+            names = [name for name in names if name not in RARE]
         if metafunc.config.getoption("--server"):
             names = ["custom"] if set(BROADCASTING) & set(names) else []
         limit = metafunc.definition.get_closest_marker("limit")
-        metafunc.parametrize(
-            "name",
-            [
-                pytest.param(
-                    name,
-                    marks=pytest.mark.xfail(
-                        strict=True, raises=LimitReached, reason=limit.kwargs["reason"]
-                    ),
-                )
-                if limit and name in limit.args
-                else name
-                for name in names
-            ],
-        )
+
+        def marks(name: str) -> list[pytest.MarkDecorator]:
+            if limit and name in limit.args:
+                reason = limit.kwargs["reason"]
+                return [pytest.mark.xfail(strict=True, raises=LimitReached, reason=reason)]
+            return [pytest.mark.long] if name in RARE else []
+
+        metafunc.parametrize("name", [pytest.param(name, marks=marks(name)) for name in names])
 
 
 @functools.lru_cache(maxsize=None)
@@ -137,6 +135,15 @@ def _descriptors() -> Iterator[None]:
 def _peers() -> Iterator[None]:
     yield
     close_peers()
+
+
+@pytest.fixture
+def strace(tmp_path: Path) -> Strace:
+    """`strace("-e", "trace=write")`: what is put before a command; the trace is in tmp_path."""
+    path = shutil.which("strace")
+    if not path:
+        needed_in_ci("strace is not installed (apt-get install strace)")
+    return lambda *options: [path, "-f", "-qq", "-o", str(tmp_path / "trace"), *options]
 
 
 @pytest.fixture

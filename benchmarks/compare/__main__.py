@@ -21,11 +21,8 @@ import argparse
 import contextlib
 import importlib.util
 import json
-import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +38,6 @@ from benchmarks.compare.samples import (  # noqa: E402
     WAITS,
     Sample,
     Unmeasured,
-    held_back,
     measure,
     memory,
     one_line,
@@ -49,16 +45,12 @@ from benchmarks.compare.samples import (  # noqa: E402
     senders,
     turn,
 )
+from benchmarks.harness.cpus import pinned, two_cpus  # noqa: E402
 from benchmarks.harness.environment import environment  # noqa: E402
-from benchmarks.harness.roster import C_COMPILERS, PEERS, PeerError  # noqa: E402
-from benchmarks.harness.server import (  # noqa: E402
-    BROADCASTING,
-    SERVERS,
-    SILENT,
-    descriptor_limit_raised,
-    pinned,
-    two_cpus,
-)
+from benchmarks.harness.files import ROOT, OutputError, output_folder  # noqa: E402
+from benchmarks.harness.process import descriptor_limit_raised  # noqa: E402
+from benchmarks.harness.roster import PEERS, PeerError  # noqa: E402
+from benchmarks.harness.server import BROADCASTING, SERVERS, SILENT  # noqa: E402
 
 NAMES = (*SILENT, *BROADCASTING, *PEERS)
 CLIENTS = (10, 100, 1000)
@@ -161,7 +153,7 @@ def measure_all(args: argparse.Namespace) -> Results:
                     sample = attempt(
                         server,
                         f"{workload} {n}",
-                        lambda: measure(server, workload, n, cpu, CPU_SECONDS),  # noqa: B023
+                        lambda: measure(server, workload, n, (cpu, load), CPU_SECONDS),  # noqa: B023
                     )
                     if sample:
                         about = {"round": number + 1, "workload": workload, "clients": n}
@@ -221,18 +213,9 @@ def missing(names: Sequence[str]) -> dict[str, str]:
 
 def versions(names: Sequence[str]) -> dict[str, str]:
     """Of the packages, compilers and interpreters that the peers among these need."""
-    tools = {".c": ((*C_COMPILERS,), "--version"), ".go": (("go",), "version")}
-    tools[".js"] = (("node",), "--version")
     found: dict[str, str] = {}
     for peer in (PEERS[name] for name in names if name in PEERS):
-        if peer.package:
-            found[peer.package] = version(peer.package)
-        for tool in tools.get(Path(peer.source).suffix, ((), ""))[0]:
-            with contextlib.suppress(OSError):
-                command = [tool, tools[Path(peer.source).suffix][1]]
-                done = subprocess.run(command, capture_output=True, text=True, check=False)
-                found[tool] = done.stdout.partition("\n")[0]
-                break
+        found.update(peer.versions())
     return found
 
 
@@ -279,17 +262,14 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return args
 
 
-def write(results: Results, staging: Path, output: Path) -> None:
-    """All files or none: they are made in `staging`, a folder in `output`, and then renamed."""
+def write(results: Results, folder: Path) -> None:
+    """All files, into a folder."""
     from benchmarks.compare import plots
 
     text = json.dumps(results, indent=1, ensure_ascii=False) + "\n"
-    (staging / "comparison.json").write_text(text, "utf-8")
-    (staging / "comparison.md").write_text(tables.markdown(results), "utf-8")
-    plots.draw(results, staging)
-    with held_back():
-        for file in sorted(staging.iterdir()):
-            file.replace(output / file.name)
+    (folder / "comparison.json").write_text(text, "utf-8")
+    (folder / "comparison.md").write_text(tables.markdown(results), "utf-8")
+    plots.draw(results, folder)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -301,12 +281,11 @@ def run(args: argparse.Namespace) -> int:
             print(f"left out: {name}: {reason}", file=sys.stderr)
         if {*args.servers} <= {*args.missing, *SILENT}:
             raise tables.ResultsError("there is nothing to measure")
-    args.output.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=args.output, prefix=".comparison-") as staging:
+    with output_folder(args.output) as folder:
         if not args.source:
             results = measure_all(args)
             results["derived"] = tables.derived(results)
-        write(results, Path(staging), args.output)
+        write(results, folder)
     for problem in results["problems"]:
         print("{kind}: {server}, {workload}: {reason}".format(**problem), file=sys.stderr)
     return int(any(problem["kind"] == "failed" for problem in results["problems"]))
@@ -322,9 +301,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("compare: stopped, nothing is written", file=sys.stderr)
         return 130
-    except OSError as error:
-        print(f"compare: cannot write to {args.output}: {error.strerror}", file=sys.stderr)
-    except tables.ResultsError as error:
+    except (OutputError, tables.ResultsError) as error:
         print(f"compare: {error}", file=sys.stderr)
     return 1
 

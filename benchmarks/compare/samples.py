@@ -6,22 +6,22 @@ Whatever keeps a sample from being taken is an Unmeasured with the reason, never
 from __future__ import annotations
 
 import contextlib
-import gc
+import dataclasses
 import math
 import os
 import resource
 import select
 import selectors
-import signal
-import socket
-import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Optional
 
 from benchmarks.harness.crowd import Crowd, DeliveryError, Trickle
+from benchmarks.harness.files import ROOT, held_back
+from benchmarks.harness.flood import LockStep, flood
+from benchmarks.harness.process import ServerError, has_ended
 from benchmarks.harness.roster import PeerError
-from benchmarks.harness.server import BROADCASTING, ROOT, SILENT, Server, ServerError, has_ended
+from benchmarks.harness.server import BROADCASTING, SILENT, Server
 
 IN_FLIGHT = 4
 MESSAGE = 32  # bytes
@@ -33,20 +33,15 @@ TURNS = 2000
 DESCRIPTORS = (10, 100, 1000, 10000)
 READINESS_SECONDS = 0.02
 FD_SETSIZE = 1024  # select(2)
-TCPI_DATA_SEGS_IN = 152  # offset in struct tcp_info, linux/tcp.h; Linux 4.6
 
 Sample = dict[str, Any]
+Cpus = tuple[Optional[int], Optional[int]]
+"""Of the server and of its load."""
 
 
 def senders(clients: int) -> int:
     """How many of the clients speak in a flood."""
     return min(clients, 2 if clients < 100 else 5 if clients < 1000 else 10)
-
-
-def data_segments_in(sock: socket.socket) -> int:
-    """How many segments with data this end of a TCP connection has received."""
-    info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TCPI_DATA_SEGS_IN + 4)
-    return int.from_bytes(info[TCPI_DATA_SEGS_IN : TCPI_DATA_SEGS_IN + 4], sys.byteorder)
 
 
 class Unmeasured(Exception):
@@ -55,19 +50,6 @@ class Unmeasured(Exception):
 
     def __init__(self, kind: str, reason: str):
         self.kind, self.reason = kind, reason
-
-
-@contextlib.contextmanager
-def held_back() -> Iterator[None]:
-    """Ctrl-C takes effect at the end of the block: what begins in it ends in it."""
-    seen: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda signum, frame: seen.append(signum))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-        if seen:  # whatever else came of it: on a terminal the server heard Ctrl-C, too
-            raise KeyboardInterrupt
 
 
 @contextlib.contextmanager
@@ -105,51 +87,24 @@ def one_line(error: object) -> str:
     return text if len(text) <= 300 else f"{text[:300]}…"
 
 
-def measure(name: str, workload: str, clients: int, cpu: int | None, seconds: float) -> Sample:
+def measure(name: str, workload: str, clients: int, cpus: Cpus, seconds: float) -> Sample:
     """One sample of a server, after a warm-up that finds how much work is about `seconds` of its
     CPU time."""
-    with running(name, clients, cpu) as server, Crowd(server.address, clients) as crowd:
-        timings: list[float] = []
-
-        def work(amount: int) -> int:
-            timings.clear()
-            if workload == "lock-step":
-                return crowd.lock_step(amount, MESSAGE, timings)
-            return crowd.flood(senders(clients), amount, IN_FLIGHT, MESSAGE)
-
+    cpu, load_cpu = cpus
+    with running(name, clients, cpu) as server, (
+        LockStep(server, clients, MESSAGE)
+        if workload == "lock-step"
+        else flood(
+            server, clients, senders(clients), in_flight=IN_FLIGHT, size=MESSAGE, cpu=load_cpu
+        )
+    ) as load:
         amount = 10 if workload == "lock-step" else 2
-        while True:
-            before = server.cpu_seconds()
-            work(amount)
-            used = server.cpu_seconds() - before
-            if used >= seconds / 3:
-                break
+        while (used := load.run(amount).cpu_seconds) < seconds / 3:
             # What the hypervisor has stolen is taken off the clock later: it may stand still.
             amount = math.ceil(amount * min(10, seconds / 2 / max(used, 1e-6)))
         # More messages than are in flight, or the loop is never closed.
-        amount = max(IN_FLIGHT + 1, math.ceil(amount * seconds / used))
-        segments = sum(data_segments_in(client.sock) for client in crowd.clients)
-        gc.collect()
-        gc.disable()
-        try:
-            started, before = time.perf_counter(), server.cpu_seconds()
-            deliveries = work(amount)
-            used, wall = server.cpu_seconds() - before, time.perf_counter() - started
-        finally:
-            gc.enable()
-        crowd.assert_silent()
-        sample: Sample = {
-            "deliveries": deliveries,
-            "cpu_seconds": round(used, 6),
-            "wall_seconds": round(wall, 6),
-            "segments": sum(data_segments_in(client.sock) for client in crowd.clients) - segments,
-        }
-        if timings:
-            timings.sort()
-            for percent in (50, 99):  # the nearest rank
-                timing = timings[math.ceil(len(timings) * percent / 100) - 1]
-                sample[f"p{percent}_seconds"] = round(timing, 7)
-        return sample
+        measured = load.run(max(IN_FLIGHT + 1, math.ceil(amount * seconds / used)))
+        return {**dataclasses.asdict(measured), "saturating": load.saturating}
 
 
 @contextlib.contextmanager

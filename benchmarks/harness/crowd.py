@@ -1,4 +1,4 @@
-"""Drive a server from outside: a room in lock-step or in a closed-loop flood, or turn by turn.
+"""Drive a server from outside: a room in lock-step, or turn by turn. Its floods are in flood.py.
 
 All clients live in one thread of this process, and every delivery is checked: its sender, its
 order, that it comes once, and that nobody hears itself. A benchmark whose server loses, doubles
@@ -17,17 +17,22 @@ import fcntl
 import select
 import socket
 import struct
+import sys
 import termios
 import time
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
 
-from benchmarks.harness.server import DEADLINE, Server, ServerError
+from benchmarks.harness.process import DEADLINE, ServerError
+from benchmarks.harness.server import Server
 
 RECEIVE_SIZE = 1 << 18
 CONNECTS = 200
 """Connections that are under way at the same time; servers listen with a backlog of 1024."""
+TCPI_DATA_SEGS_IN = slice(152, 156)
+"""In struct tcp_info, linux/tcp.h, since Linux 4.6: after eight __u8, 24 __u32 and four __u64 come
+segs_out, segs_in, notsent_bytes, min_rtt, and this."""
 
 
 class DeliveryError(Exception):
@@ -39,8 +44,22 @@ def message(number: int, size: int) -> bytes:
     return b"%08d" % number + b"." * (size - 9) + b"\n"
 
 
+def data_segments_in(sock: socket.socket) -> int:
+    """How many segments with data this end of a TCP connection has received. Those that come
+    twice, because an acknowledgement was late, count twice. 0: the kernel does not tell."""
+    info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TCPI_DATA_SEGS_IN.stop)
+    return int.from_bytes(info[TCPI_DATA_SEGS_IN], sys.byteorder)
+
+
+def unread(sock: socket.socket) -> int:
+    """Bytes in its receive buffer, FIONREAD of tcp(7)."""
+    answer = fcntl.ioctl(sock.fileno(), termios.FIONREAD, struct.pack("i", 0))
+    count: int = struct.unpack("i", answer)[0]
+    return count
+
+
 class Client:
-    """One connection of a Crowd."""
+    """One connection of a Crowd. sent: messages."""
 
     def __init__(self, address: Sequence[Any], index: int):
         self.index = index
@@ -51,9 +70,30 @@ class Client:
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.name = str(self.sock.getsockname())
         self.prefix = f"{self.name} dice: ".encode()
-        self.said = 0
-        self.heard: dict[bytes, int] = {}  # the next number, by the sender's prefix
+        self.sent = 0
         self.rest = b""  # of a line that has not come to its end
+
+    def say(self, size: int) -> bytes:
+        """Its next message; the line that all others must hear."""
+        line = message(self.sent, size)
+        self.sent += 1
+        try:
+            self.sock.send(line)
+        except OSError as error:
+            raise DeliveryError(f"{self.name}: {error.strerror}") from None
+        return self.prefix + line
+
+    def receive(self) -> bytes:
+        """What has come. DeliveryError: nothing will."""
+        try:
+            data = self.sock.recv(RECEIVE_SIZE)
+        except TimeoutError:
+            raise DeliveryError(f"{self.name} heard nothing for {DEADLINE:g} s") from None
+        except OSError as error:
+            raise DeliveryError(f"{self.name}: {error.strerror}") from None
+        if not data:
+            raise DeliveryError(f"{self.name} was closed by the server")
+        return data
 
 
 class Crowd:
@@ -63,153 +103,81 @@ class Crowd:
         self.clients: list[Client] = []
         self._by_fd: dict[int, Client] = {}
         self._epoll = select.epoll()
-        self._parsed: dict[bytes, list[tuple[bytes, int]]] = {}
         try:
             for index in range(count):
                 client = Client(address, index)
                 self.clients.append(client)
                 self._by_fd[client.sock.fileno()] = client
+                self._epoll.register(client.sock.fileno(), select.EPOLLIN)
             if broadcasts and count > 1:
                 self._gather()
-            for client in self.clients:
-                client.sock.setblocking(False)
-                self._epoll.register(client.sock.fileno(), select.EPOLLIN)
         except BaseException:
             self.close()
             raise
 
     def _gather(self) -> None:
         """A message is the barrier: who has heard it is in. Servers that let newcomers in one by
-        one may not have done so for all when the last one speaks, so it speaks until they have."""
-        speaker, deadline = self.clients[-1], time.monotonic() + DEADLINE
-        waiting = {client.sock.fileno(): client for client in self.clients[:-1]}
-        poll = select.epoll()
-        for fd in waiting:
-            poll.register(fd, select.EPOLLIN)
-        calls = 0
+        one may not have done so for all when the last one speaks, so it speaks until they have,
+        and then says "begin", after which nobody has anything of it left to hear."""
+        caller, deadline = self.clients[-1], time.monotonic() + DEADLINE
+        waiting = set(self.clients[:-1])
         while waiting:
             if time.monotonic() > deadline:
                 raise DeliveryError(f"{len(waiting)} clients were not let in")
-            speaker.sock.sendall(b"ready %d\n" % calls)
-            calls += 1
+            caller.sock.sendall(b"ready\n")
             again = time.monotonic() + 0.2
             while waiting and time.monotonic() < again:
-                for fd, _ in poll.poll(max(0.0, again - time.monotonic())):
-                    del waiting[fd]
-                    poll.unregister(fd)
-        poll.close()
-        last = speaker.prefix + b"ready %d\n" % (calls - 1)
-        for client in self.clients[:-1]:  # and what it says last, all of them hear
-            heard = b""
-            while not heard.endswith(last):
-                heard += self._receive(client)
+                for client in self.ready(max(0.0, again - time.monotonic())):
+                    client.rest += client.receive()
+                    waiting.discard(client)
+        caller.sock.sendall(b"begin\n")
+        for client in self.clients[:-1]:
+            while not client.rest.endswith(b"begin\n"):
+                client.rest += client.receive()
+            if {*client.rest.split(caller.prefix)} != {b"", b"ready\n", b"begin\n"}:
+                raise DeliveryError(f"{client.name} heard {client.rest[:200]!r}")
+            client.rest = b""
 
-    def _receive(self, client: Client) -> bytes:
-        try:
-            data = client.sock.recv(RECEIVE_SIZE)
-        except TimeoutError:
-            raise DeliveryError(f"{client.name} heard nothing for {DEADLINE:g} s") from None
-        except OSError as error:
-            raise DeliveryError(f"{client.name}: {error.strerror}") from None
-        if not data:
-            raise DeliveryError(f"{client.name} was closed by the server")
-        return data
+    def ready(self, within: float) -> list[Client]:
+        """Who has something to read, in the order in which it came."""
+        return [self._by_fd[fd] for fd, _ in self._epoll.poll(within, len(self.clients))]
 
-    def lock_step(self, rounds: int, size: int = 32, timings: list[float] | None = None) -> int:
+    def lock_step(self, rounds: int, size: int = 32, latencies: list[float] | None = None) -> int:
         """One message, all its deliveries, the next; by one client after the other. How many
-        deliveries; `timings` gets the seconds of each round."""
-        clients = self.clients
-        for client in clients:
-            client.sock.settimeout(DEADLINE)
+        deliveries. `latencies` gets the seconds of each, from the send of its message until it is
+        read; listeners are read in the order in which the server has sent."""
+        clients, clock, ready = self.clients, time.perf_counter, self.ready
+        record = (latencies if latencies is not None else []).append
         for number in range(rounds):
-            sender = clients[number % len(clients)]
-            expected = sender.prefix + message(sender.said, size)
-            started = time.perf_counter()
-            sender.sock.send(expected[len(sender.prefix) :])
-            sender.said += 1
-            for client in clients:
-                if client is not sender:
-                    heard = self._receive(client)
-                    while len(heard) < len(expected):
-                        heard += self._receive(client)
-                    if heard != expected:
-                        raise DeliveryError(f"{client.name} heard {heard!r}, not {expected!r}")
-            if timings is not None:
-                timings.append(time.perf_counter() - started)
-        for client in clients:
-            client.sock.setblocking(False)
-            for sender in clients:
-                client.heard[sender.prefix] = sender.said
-        return rounds * (len(clients) - 1)
-
-    def flood(self, senders: int, messages: int, in_flight: int = 4, size: int = 32) -> int:
-        """Closed loop: each of the first `senders` clients has `in_flight` messages under way, and
-        says the next one when all others have heard one. How many deliveries, of `messages` from
-        each."""
-        clients, others = self.clients, len(self.clients) - 1
-        speakers = {client.prefix: client for client in clients[:senders]}
-        ends = {prefix: client.said + messages for prefix, client in speakers.items()}
-        missing: dict[tuple[bytes, int], int] = {}  # deliveries of a message yet to come
-        for listener in clients:
-            for prefix, client in speakers.items():
-                listener.heard[prefix] = client.said
-
-        def say(client: Client) -> None:
-            missing[client.prefix, client.said] = others
-            client.sock.send(message(client.said, size))
-            client.said += 1
-
-        for _ in range(min(in_flight, messages)):
-            for client in speakers.values():
-                say(client)
-        while missing:
-            ready = self._epoll.poll(DEADLINE)
-            if not ready:
-                raise DeliveryError(f"{len(missing)} messages are not heard by all")
-            for fd, _ in ready:
-                listener = self._by_fd[fd]
-                for prefix, number in self._lines(listener):
-                    if listener.heard.get(prefix) != number or prefix == listener.prefix:
+            sender, left = clients[number % len(clients)], len(clients) - 1
+            sent_at = clock()
+            expected = sender.say(size)
+            while left:
+                events = ready(DEADLINE)
+                if not events:
+                    raise DeliveryError(f"{left} clients heard nothing for {DEADLINE:g} s")
+                for client in events:
+                    data = client.receive()
+                    latency = clock() - sent_at
+                    if data == expected and not client.rest and client is not sender:
+                        left -= 1
+                        record(latency)
+                        continue
+                    client.rest += data
+                    if client is sender or not expected.startswith(client.rest):
                         raise DeliveryError(
-                            f"{listener.name} heard {number} from {prefix!r}, "
-                            f"not {listener.heard.get(prefix)}"
+                            f"{client.name} heard {client.rest!r}, not {expected!r}"
                         )
-                    listener.heard[prefix] = number + 1
-                    key = (prefix, number)
-                    left = missing[key] - 1
-                    if left:
-                        missing[key] = left
-                    else:
-                        del missing[key]
-                        speaker = speakers[prefix]
-                        if speaker.said < ends[prefix]:
-                            say(speaker)
-        return senders * messages * others
-
-    def _lines(self, listener: Client) -> list[tuple[bytes, int]]:
-        """What it has just heard: (prefix of the sender, number). Listeners mostly hear the same
-        bytes, which are taken apart once."""
-        data = listener.rest + self._receive(listener)
-        end = data.rfind(b"\n") + 1
-        listener.rest, data = data[end:], data[:end]
-        parsed = self._parsed.get(data)
-        if parsed is None:
-            parsed = []
-            for line in data.split(b"\n")[:-1]:
-                prefix, found, text = line.partition(b" dice: ")
-                if not found or not text[:8].isdigit():
-                    raise DeliveryError(f"{listener.name} heard {line!r}")
-                parsed.append((prefix + found, int(text[:8])))
-            if len(self._parsed) > 64:
-                self._parsed.clear()
-            self._parsed[data] = parsed
-        return parsed
+                    if client.rest == expected:
+                        client.rest = b""
+                        left -= 1
+                        record(latency)
+        return rounds * (len(clients) - 1)
 
     def assert_silent(self) -> None:
         """Nobody hears anything more: nothing came twice."""
-        for fd, _ in self._epoll.poll(0):
-            client = self._by_fd[fd]
-            raise DeliveryError(f"{client.name} hears more: {self._receive(client)!r}")
+        for client in self.ready(0):
+            raise DeliveryError(f"{client.name} hears more: {client.receive()!r}")
 
     def close(self) -> None:
         self._epoll.close()
@@ -275,10 +243,3 @@ class Trickle:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
-
-
-def unread(sock: socket.socket) -> int:
-    """Bytes in its receive buffer, FIONREAD of tcp(7)."""
-    answer = fcntl.ioctl(sock.fileno(), termios.FIONREAD, struct.pack("i", 0))
-    count: int = struct.unpack("i", answer)[0]
-    return count

@@ -10,24 +10,20 @@ first used, into `sock_chat` in the user's cache folder.
 
 from __future__ import annotations
 
-import functools
-import hashlib
 import importlib.util
-import os
 import shlex
 import shutil
 import subprocess
 import sys
-import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
+from benchmarks.harness import compiled
+from benchmarks.harness.compiled import CompileError
+
 FOLDER = Path(__file__).resolve().parent.parent / "peers"
-C_COMPILERS = ("cc", "gcc", "clang")
-C_FLAGS = ("-O2", "-Wall", "-Wextra")
-GO_ENVIRONMENT = {"GO111MODULE": "off", "GOFLAGS": "", "GOTOOLCHAIN": "local", "CGO_ENABLED": "0"}
-"""One file on the standard library: nothing to download, whatever the user has set."""
 
 
 class PeerError(Exception):
@@ -50,74 +46,43 @@ class Peer:
 
     def missing(self) -> str | None:
         """What it lacks here and how to get it, in one line; None: it can be started."""
-        suffix = Path(self.source).suffix
-        if suffix == ".c" and not _c_compiler():
-            return "no C compiler: apt-get install gcc libc6-dev"
-        if suffix == ".go" and not shutil.which("go"):
-            return "no Go: apt-get install golang-go"
-        if suffix == ".js" and not shutil.which("node"):
+        source = FOLDER / self.source
+        if source.suffix == ".js" and not shutil.which("node"):
             return "no Node: apt-get install nodejs"
         if self.package and not importlib.util.find_spec(self.package):
             return f"{self.package} is not installed: pip install -e '.[peers]'"
-        return None
+        return compiled.no_compiler(source)
 
     def command(self, port: int | str) -> list[str]:
         """Its command line; the port may be "{port}". PeerError: it cannot be compiled."""
         return [*self._program(), *self.arguments, "--port", str(port)]
+
+    def versions(self) -> dict[str, str]:
+        """Of what it is made with: its package, its compiler or its interpreter."""
+        source = FOLDER / self.source
+        if self.package:
+            return {self.package: version(self.package)}
+        if source.suffix == ".js":
+            done = subprocess.run(
+                ["node", "--version"], capture_output=True, text=True, check=False
+            )
+            return {"node": done.stdout.strip()}
+        if source.suffix not in (".c", ".go"):
+            return {}
+        name = "go" if source.suffix == ".go" else compiled.c_compiler()
+        return {name: compiled.version_of(source).partition("\n")[0]}
 
     def _program(self) -> list[str]:
         source = FOLDER / self.source
         missing = self.missing()
         if missing:
             raise PeerError(missing)
-        if source.suffix == ".c":
-            compiler = _c_compiler()
-            return [str(_compiled(source, (compiler, *C_FLAGS), _version(compiler, "--version")))]
-        if source.suffix == ".go":
-            return [str(_compiled(source, ("go", "build"), _version("go", "version")))]
-        return ["node" if source.suffix == ".js" else sys.executable, str(source)]
-
-
-def _c_compiler() -> str:
-    return next(filter(shutil.which, C_COMPILERS), "")
-
-
-@functools.lru_cache(maxsize=None)
-def _version(compiler: str, option: str) -> str:
-    return _output([compiler, option])
-
-
-def _output(command: Sequence[str]) -> str:
-    done = subprocess.run(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        encoding="utf-8",
-        errors="replace",
-        env={**os.environ, **GO_ENVIRONMENT},
-        check=False,
-    )
-    if done.returncode:
-        raise PeerError(f"{shlex.join(command)}: exit status {done.returncode}\n{done.stdout}")
-    return done.stdout
-
-
-def _compiled(source: Path, compiler: Sequence[str], version: str) -> Path:
-    """The program made of a source: the one in the cache, if source and compiler are the same.
-
-    It is compiled under another name and then renamed, which is atomic: of two processes that
-    race, either finds a whole program, and the same one.
-    """
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sock_chat"
-    key = hashlib.sha256("\0".join([*compiler, version, source.read_text("utf-8")]).encode())
-    program = cache / f"{source.stem}-{key.hexdigest()[:16]}"
-    if not program.exists():
-        cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=cache) as folder:
-            fresh = Path(folder) / source.stem
-            _output([*compiler, "-o", str(fresh), str(source)])
-            fresh.replace(program)
-    return program
+        if source.suffix not in (".c", ".go"):
+            return ["node" if source.suffix == ".js" else sys.executable, str(source)]
+        try:
+            return [str(compiled.program(source))]
+        except CompileError as error:
+            raise PeerError(str(error)) from None
 
 
 # What a framework's own way does not give, and a peer therefore lacks: the wire tests that show it.

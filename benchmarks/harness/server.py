@@ -17,26 +17,34 @@ from __future__ import annotations
 import ast
 import contextlib
 import ctypes
-import json
 import os
 import re
-import resource
-import select
 import shlex
 import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import Any
 
+from benchmarks.harness.cpus import pinned
+from benchmarks.harness.files import ROOT
+from benchmarks.harness.process import (
+    DEADLINE,
+    Limits,
+    Lines,
+    ServerError,
+    accepts,
+    cpu_seconds,
+    free_port,
+    has_ended,
+    starter,
+)
 from benchmarks.harness.roster import PEERS
 
-ROOT = Path(__file__).resolve().parents[2]
 SERVERS: Mapping[str, Sequence[str]] = {
     **{
         name: ("-S", str(ROOT / "stages" / name / "server.py")) for name in ("v1", "v2", "v3", "v4")
@@ -60,77 +68,6 @@ BROADCASTING = tuple(name for name in SERVERS if name not in SILENT)
 _SYS_PIDFD_GETFD = 438  # asm-generic/unistd.h; alpha and mips add an offset
 
 READY = re.compile(r"Servidor \S+ iniciado en (\(.+\))")
-DEADLINE = 15.0
-"""Seconds within which anything that must happen has happened, on a busy machine too."""
-
-_SET_LIMITS = """
-import json, os, resource, sys
-for number, limits in json.loads(sys.argv[1]):
-    resource.setrlimit(number, limits)
-os.execvp(sys.argv[2], sys.argv[2:])
-"""
-
-
-def limited(command: Sequence[str], limits: Mapping[int, tuple[int, int]]) -> list[str]:
-    """`command` under resource limits, `{resource.RLIMIT_NOFILE: (soft, hard)}`."""
-    return [sys.executable, "-S", "-c", _SET_LIMITS, json.dumps([*limits.items()]), *command]
-
-
-class ServerError(Exception):
-    """A server did not start, did not become ready or did not stop; the text says which."""
-
-
-class Lines:
-    """The lines of a stream, collected by a thread as they come, so that no pipe ever fills."""
-
-    def __init__(self, stream: IO[bytes]):
-        self._lines: list[str] = []
-        self._changed = threading.Condition()
-        self._ended = False
-        self._thread = threading.Thread(target=self._collect, args=(stream,), daemon=True)
-        self._thread.start()
-
-    def _collect(self, stream: IO[bytes]) -> None:
-        with stream:
-            for line in stream:
-                with self._changed:
-                    self._lines.append(line.decode("utf-8", "replace").rstrip("\n"))
-                    self._changed.notify_all()
-        with self._changed:
-            self._ended = True
-            self._changed.notify_all()
-
-    def all(self) -> list[str]:
-        """Every line so far."""
-        with self._changed:
-            return list(self._lines)
-
-    def __getitem__(self, index: int) -> str:
-        with self._changed:
-            return self._lines[index]
-
-    def wait(self, wanted: Callable[[str], object], start: int = 0) -> int:
-        """The index of the first line from `start` on for which `wanted` is true.
-
-        Raises ServerError when none has come within DEADLINE, or none can come any more.
-        """
-        deadline = time.monotonic() + DEADLINE
-        with self._changed:
-            while True:
-                for index in range(start, len(self._lines)):
-                    if wanted(self._lines[index]):
-                        return index
-                start = max(start, len(self._lines))
-                remaining = deadline - time.monotonic()
-                if self._ended or remaining <= 0:
-                    why = "the stream has ended" if self._ended else f"{DEADLINE:g} s have passed"
-                    raise ServerError(f"no such line, and {why}; last: {self._lines[-5:]}")
-                self._changed.wait(remaining)
-
-    def rest(self) -> list[str]:
-        """Every line, once the stream has ended."""
-        self._thread.join(DEADLINE)
-        return self.all()
 
 
 class Server:
@@ -140,7 +77,8 @@ class Server:
         accepts, as a peer is.
     arguments: appended to the command line of a named server; `--port 0` is there already.
     python: the interpreter of a named server.
-    limits: resource limits of the process, as for `limited`.
+    limits: resource limits of the process, as for starter().
+    tied: it leads a session of its own, and the kernel ends it when this thread is gone.
     wrapper: a command line put before the server's, such as strace's. The server must be its
         only child, which `pid` is then, and it must end when the server does.
     environment: variables added to our own.
@@ -153,7 +91,8 @@ class Server:
         *,
         arguments: Sequence[str] = (),
         python: str = sys.executable,
-        limits: Mapping[int, tuple[int, int]] | None = None,
+        limits: Limits | None = None,
+        tied: bool = False,
         wrapper: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
         cpu: int | None = None,
@@ -175,11 +114,15 @@ class Server:
             known = ", ".join((*SERVERS, *PEERS))
             raise ServerError(f"{server!r} is neither one of {known} nor a command with {{port}}")
         if limits:
-            command = limited(command, limits)
+            command = [*starter(limits=limits), *command]
+        command = [*wrapper, *command]
+        self._tied = tied
+        if tied:
+            command = starter(signum=signal.SIGKILL, parent=os.getpid(), session=True) + command
         try:
             with pinned(cpu):
                 self.process = subprocess.Popen(
-                    [*wrapper, *command],
+                    command,
                     cwd=ROOT if server in SERVERS else None,
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.PIPE,
@@ -231,6 +174,10 @@ class Server:
         return self.process.wait()
 
     def kill(self) -> None:
+        """With SIGKILL; a tied one with all that it has started itself."""
+        if self._tied and self.process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):  # it does not lead a group yet
+                os.killpg(self.process.pid, signal.SIGKILL)
         if self.process.poll() is None and hasattr(self, "pid"):
             os.kill(self.pid, signal.SIGKILL)
         self.process.kill()
@@ -245,7 +192,7 @@ class Server:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self.process.poll() is None:
+        if self._tied or self.process.poll() is None:
             self.kill()
 
     def cpu_seconds(self) -> float:
@@ -347,73 +294,3 @@ def _only_child(pid: int) -> int:
     if len(children) != 1:
         raise ServerError(f"process {pid} has children {children}, expected one")
     return int(children[0])
-
-
-def cpu_seconds(pid: int) -> float:
-    """CPU time of a process, user and system: its CPU clock.
-
-    The clock's number is made from the pid as in the kernel's MAKE_PROCESS_CPUCLOCK,
-    clock_getcpuclockid(3).
-    """
-    return time.clock_gettime((~pid << 3) | 2)
-
-
-def has_ended(pid: int, within: float) -> bool:
-    """Wait for a child of ours to end, pidfd_open(2); Popen.wait() would look now and then."""
-    try:
-        pidfd = os.pidfd_open(pid)
-    except ProcessLookupError:  # and it has been waited for
-        return True
-    try:
-        poll = select.poll()
-        poll.register(pidfd, select.POLLIN)
-        return bool(poll.poll(within * 1000))
-    finally:
-        os.close(pidfd)
-
-
-def accepts(port: int) -> bool:
-    """Whether something accepts connections on a port of the loopback address."""
-    with contextlib.suppress(ConnectionRefusedError):
-        socket.create_connection(("127.0.0.1", port)).close()
-        return True
-    return False
-
-
-def free_port() -> int:
-    """A port of the loopback address that nothing listens on, for now."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
-
-
-def two_cpus() -> tuple[int | None, int | None]:
-    """One CPU for the server and one for its load; (None, None) where there are not two."""
-    cpus = sorted(os.sched_getaffinity(0))
-    return (cpus[0], cpus[1]) if len(cpus) > 1 else (None, None)
-
-
-@contextlib.contextmanager
-def pinned(cpu: int | None) -> Iterator[None]:
-    """This thread, and whatever it starts meanwhile, on one CPU; None: nothing changes."""
-    if cpu is None:
-        yield
-        return
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {cpu})
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, before)
-
-
-@contextlib.contextmanager
-def descriptor_limit_raised() -> Iterator[int]:
-    """Our own soft limit on descriptors raised to the hard one, which is yielded."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    try:
-        yield hard
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -41,8 +41,9 @@ except ModuleNotFoundError as missing:
     sys.exit("load.py: hdrhistogram is not installed: pip install -e '.[dev]'")
 
 from benchmarks.harness.environment import environment, sentence
+from benchmarks.harness.process import DEADLINE, ServerError
 from benchmarks.harness.roster import PEERS, PeerError
-from benchmarks.harness.server import DEADLINE, SERVERS, ServerError
+from benchmarks.harness.server import SERVERS
 from benchmarks.load.plan import LoadError, Plan
 
 SILENT = ("v1", "v2")

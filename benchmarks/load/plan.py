@@ -1,9 +1,7 @@
-"""What the processes of load.py share: the plan, the histograms, the errors, how they end."""
+"""What the processes of load.py share: the plan, the histograms, the errors."""
 
 from __future__ import annotations
 
-import ctypes
-import os
 import signal
 from collections import defaultdict
 from dataclasses import dataclass
@@ -11,7 +9,6 @@ from dataclasses import dataclass
 from hdrh.histogram import HdrHistogram
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 class LoadError(Exception):
@@ -86,10 +83,3 @@ class Counts(defaultdict[int, int]):
             result.record_value(value, count)
         encoded: bytes = result.encode()
         return encoded
-
-
-def die_with(parent: int) -> None:
-    """SIGKILL for this process when the one that has started it ends, however it ends, prctl(2)."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(1)

@@ -22,7 +22,8 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-from benchmarks.harness.server import DEADLINE, SERVERS, Server, descriptor_limit_raised, has_ended
+from benchmarks.harness.process import DEADLINE, descriptor_limit_raised, has_ended
+from benchmarks.harness.server import SERVERS, Server
 from benchmarks.load.plan import STOP_SIGNALS, LoadError, Plan, histogram
 from benchmarks.load.worker import work
 
@@ -30,27 +31,6 @@ PERCENTILES = (50.0, 90.0, 99.0, 99.9)
 TICK = 0.1
 OWN_DESCRIPTORS = 48
 """Beside those of the clients, in a worker or in a server."""
-
-GUARD = """
-import ctypes, os, signal, sys
-def die_with(parent):
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-    if os.getppid() != parent:
-        os._exit(1)
-os.setsid()
-die_with(int(sys.argv[1]))
-own = os.getpid()
-child = os.fork()
-if not child:
-    die_with(own)
-    try:
-        os.execvp(sys.argv[2], sys.argv[2:])
-    except OSError as error:
-        sys.exit(f"{sys.argv[2]} cannot be started: {error.strerror}")
-status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-sys.exit(128 - status if status < 0 else status)
-"""
-"""Between this process and the server: ends the server when this process is gone."""
 
 
 class Interrupted(Exception):
@@ -250,10 +230,10 @@ class Load:
         self.server = Server(
             self.target,
             arguments=["--quiet"] if self.target in SERVERS else [],
-            wrapper=[sys.executable, "-S", "-c", GUARD, str(os.getpid())],
+            tied=True,
             cpu=self.cpus[0] if self.cpus else None,
         )
-        stack.callback(stop, self.server)
+        stack.enter_context(self.server)
         self._cpu()
         self.empty = self.resident
         address = self.server.address
@@ -318,7 +298,7 @@ class Load:
     def _obituary(self) -> str:
         assert self.server
         status = self.server.process.wait()
-        how = f"killed by signal {status - 128}" if status > 128 else f"exit status {status}"
+        how = f"killed by signal {-status}" if status < 0 else f"exit status {status}"
         last = self.server.errors.rest()[-1:]
         return f"the server has ended: {how}" + (f"; stderr: {last[0]}" if last else "")
 
@@ -334,9 +314,7 @@ class Load:
             lateness.decode_and_add(worker["lateness"])
         measured, all_deliveries = sum_of("measured"), sum_of("deliveries")
         assert latencies.get_total_count() == measured
-        segments = None
-        if all(worker["segments"] is not None for worker in found):
-            segments = sum_of("segments")
+        segments = sum_of("segments")
         report = {
             "pinning": self._pinning(),
             "interrupted": interrupted,
@@ -352,7 +330,7 @@ class Load:
             "latency_histogram": latencies.encode().decode(),
             "send_lateness_us": percentiles(lateness),
             "sends_held_back": sum_of("held_back"),
-            "data_segments": segments,
+            "data_segments": segments or None,
             "messages_per_data_segment": all_deliveries / segments if segments else None,
             "worker_cpu_percent": [100 * worker["busy"] for worker in found],
             "server_process": None,
@@ -371,18 +349,6 @@ class Load:
 
     def _pinning(self) -> dict[str, list[int]] | None:
         return {"server": self.cpus[:1], "workers": self.cpus[1:]} if self.cpus else None
-
-
-def stop(server: Server) -> None:
-    """End it with SIGKILL, its guard, which waits for it, and what it has started itself."""
-    pid = server.process.pid
-    if not has_ended(pid, 0):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(server.pid, signal.SIGKILL)
-        has_ended(pid, 2)
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(pid, signal.SIGKILL)  # the guard leads the group, and is not yet waited for
-    server.process.wait()
 
 
 def percentiles(of: Any) -> dict[str, int] | None:

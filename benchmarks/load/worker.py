@@ -28,15 +28,15 @@ import os
 import select
 import signal
 import socket
-import sys
 import time
 from array import array
 from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection
 from typing import Any
 
-from benchmarks.harness.crowd import CONNECTS, DeliveryError, message
-from benchmarks.load.plan import STOP_SIGNALS, Closed, Counts, LoadError, Plan, die_with
+from benchmarks.harness.crowd import CONNECTS, DeliveryError, data_segments_in, message
+from benchmarks.harness.starter import end_with_parent
+from benchmarks.load.plan import STOP_SIGNALS, Closed, Counts, LoadError, Plan
 
 RECEIVE_SIZE = 1 << 16
 EVENTS = 64
@@ -48,12 +48,6 @@ FULL = b"servidor lleno"
 READY, BEGIN, OVER = b"ready", b"begin", b"over"
 NOT_MINE = 0xFFFFFFFF
 """The number that a sender expects from itself: none that any line carries."""
-
-DATA_SEGS_IN = slice(152, 156)
-"""tcpi_data_segs_in in struct tcp_info, linux/tcp.h: after eight __u8, 24 __u32 and four __u64 come
-segs_out, segs_in, notsent_bytes, min_rtt, and this. Since Linux 4.6; an older kernel's is shorter.
-Segments that come twice, because an acknowledgement was late, count twice.
-"""
 
 _PR_SET_TIMERSLACK = 29  # linux/prctl.h
 
@@ -89,7 +83,7 @@ class Worker:
         self.numbers: dict[bytes, int] = {}  # of all senders, by their names
         self.start = 0.0
         self.stopped = False
-        self.segments: int | None = None
+        self.segments = 0
         self.deliveries = self.in_window = self.sent = self.held_back = 0
         self.heard_at = 0.0
         self.busy = 0.0
@@ -184,8 +178,7 @@ class Worker:
         gc.disable()  # nothing below makes cycles; a collection would be measured
         began, cpu = time.monotonic(), time.process_time()
         self._run()
-        segments = self._segments()  # before any worker says more
-        self.segments = None if segments is None else segments - (self.segments or 0)
+        self.segments = self._segments() - self.segments  # before any worker says more
         self.busy = (time.process_time() - cpu) / max(1e-9, time.monotonic() - began)
         return self.heard_at
 
@@ -462,15 +455,9 @@ class Worker:
             time.sleep(0.005)
         return Closed(len(gone - {self.control.fileno()}), client.name)
 
-    def _segments(self) -> int | None:
-        """Data segments that our clients have received; None: the kernel does not tell."""
-        total = 0
-        for client in self.clients.values():
-            info = client.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
-            if len(info) < DATA_SEGS_IN.stop:
-                return None
-            total += int.from_bytes(info[DATA_SEGS_IN], sys.byteorder)
-        return total
+    def _segments(self) -> int:
+        """Data segments that our clients have received."""
+        return sum(data_segments_in(client.sock) for client in self.clients.values())
 
 
 def work(
@@ -479,7 +466,7 @@ def work(
     """A worker process, from start to end. Its own session: Ctrl-C is for the main process, which
     still wants to hear from it."""
     os.setsid()
-    die_with(parent)
+    end_with_parent(parent)
     for signum in STOP_SIGNALS:
         signal.signal(signum, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)

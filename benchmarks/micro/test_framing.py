@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.harness.server import ROOT
+from benchmarks.harness.files import ROOT
 from lowlevel.protocol import LineProtocol
 
 LINES = 256

@@ -19,7 +19,8 @@ from typing import Any
 import pytest
 
 from benchmarks.conftest import StartServer, server_clock
-from benchmarks.harness.server import DEADLINE, SERVERS
+from benchmarks.harness.process import DEADLINE
+from benchmarks.harness.server import SERVERS
 from lowlevel.epoll_backend import EpollBackend
 from lowlevel.reactor import Reactor
 

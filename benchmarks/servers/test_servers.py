@@ -18,7 +18,8 @@ import pytest
 
 from benchmarks.conftest import StartServer, server_clock
 from benchmarks.harness.crowd import Crowd, Trickle
-from benchmarks.harness.server import BROADCASTING, DEADLINE, SERVERS, Server
+from benchmarks.harness.process import DEADLINE
+from benchmarks.harness.server import BROADCASTING, SERVERS, Server
 from benchmarks.harness.strace import calls_between
 
 ROUNDS = 20
@@ -68,7 +69,7 @@ def calls_per_round(name: str, clients: int, strace: str, trace: Path) -> dict[s
         with Crowd(server.address, clients) as crowd:
             crowd.lock_step(clients)  # everybody once
             server.wait_until_at_rest()
-            first = crowd.clients[0].said
+            first = crowd.clients[0].sent
             crowd.lock_step(clients)
             crowd.lock_step(1)
         server.stop()

@@ -14,7 +14,8 @@ from typing import Any
 
 from benchmarks.harness.crowd import DeliveryError
 from benchmarks.harness.environment import PACKAGES, sentence
-from benchmarks.harness.server import SILENT, ServerError
+from benchmarks.harness.process import ServerError
+from benchmarks.harness.server import SILENT
 from benchmarks.harness.strace import READS, SENDS, WAITS, calls_between
 from calls.tracing import APART, RESTLESS, WARM_UP, LockStep, Trace, failure, marker, quiet
 

@@ -30,12 +30,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness.crowd import Crowd, DeliveryError
-from benchmarks.harness.server import DEADLINE, ServerError, pinned, two_cpus
+from benchmarks.harness.cpus import pinned, two_cpus
+from benchmarks.harness.crowd import DeliveryError
+from benchmarks.harness.flood import flood as flood_of
+from benchmarks.harness.process import DEADLINE, ServerError
 from benchmarks.harness.strace import READS, SAME, SENDS, WAITS, calls_between
 from calls.counts import aligned, full_sentence
 from calls.tracing import (
-    APART,
     Trace,
     TracingError,
     failure,
@@ -132,13 +133,12 @@ def flood(name: str, clients: int, messages: int, tool: str) -> Flooded:
     cpu, our_cpu = two_cpus()
     with untraced(name, cpu) as server, pinned(our_cpu):
         try:
-            with Crowd(server.address, clients) as crowd:
-                crowd.lock_step(clients)
+            with flood_of(server, clients, SENDERS, cpu=our_cpu) as load:
+                load.run(1)
                 server.wait_until_at_rest()
                 with look(server.pid) as calls:
-                    deliveries = crowd.flood(min(SENDERS, clients), messages)
+                    deliveries = load.run(messages).deliveries + clients - 1  # of its last one
                     server.wait_until_at_rest()
-                crowd.assert_silent()
             server.stop()
         except (DeliveryError, ServerError, OSError, subprocess.TimeoutExpired) as error:
             raise failure(server, error) from None
@@ -148,20 +148,11 @@ def flood(name: str, clients: int, messages: int, tool: str) -> Flooded:
 def _flood_traced(trace: Trace, clients: int, messages: int) -> tuple[int, Counter[str]]:
     server = trace.server
     try:
-        with Crowd(server.address, clients) as crowd:
-            crowd.lock_step(clients)
-            speaker = crowd.clients[0]
-            speaker.said = APART  # so that no other message has the number of a marker
-            server.wait_until_at_rest()
-            first = speaker.said
-            crowd.lock_step(1)
-            deliveries = crowd.flood(min(SENDERS, clients), messages) + clients - 1
-            server.wait_until_at_rest()
-            last = speaker.said
-            crowd.lock_step(1)
-            crowd.assert_silent()
+        with flood_of(server, clients, SENDERS) as load:
+            ran = load.run(messages)
         server.stop()
-        return deliveries, Counter(calls_between(trace.read(), marker(first), marker(last)))
+        calls = calls_between(trace.read(), marker(ran.first), marker(ran.last))
+        return ran.deliveries, Counter(calls)
     except (DeliveryError, ServerError, OSError, ValueError) as error:
         raise failure(server, error) from None
 

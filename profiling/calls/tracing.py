@@ -22,8 +22,9 @@ from pathlib import Path
 from types import FrameType, TracebackType
 
 from benchmarks.harness.crowd import Crowd, DeliveryError, message
+from benchmarks.harness.process import ServerError
 from benchmarks.harness.roster import PEERS, PeerError
-from benchmarks.harness.server import BROADCASTING, SERVERS, SILENT, Server, ServerError
+from benchmarks.harness.server import BROADCASTING, SERVERS, SILENT, Server
 
 NAMES = (*SERVERS, *PEERS)
 RESTLESS = ("go", "node", "node --cork")
@@ -171,7 +172,7 @@ class LockStep:
         self._crowd = Crowd(server.address, clients, broadcasts=self._broadcasts)
         self.clients = self._crowd.clients
         self._speaker = self.clients[0]
-        self._speaker.said = first
+        self._speaker.sent = first
         self._logged = 0
         if not self._broadcasts:
             for client in self.clients:
@@ -179,14 +180,14 @@ class LockStep:
 
     def run(self, rounds: int) -> int:
         """Some rounds; the number of the message that begins the first of them."""
-        begin = self._speaker.said
+        begin = self._speaker.sent
         for _ in range(rounds):
             self._server.wait_until_at_rest()
             if self._broadcasts:
                 self._crowd.lock_step(1)  # of several, each would have another speaker
                 continue
-            line = message(self._speaker.said, 32)
-            self._speaker.said += 1
+            line = message(self._speaker.sent, 32)
+            self._speaker.sent += 1
             self._speaker.sock.send(line)
             expected = f"{self._speaker.name} dice: {line.decode()}".rstrip("\n")
             self._logged = self._server.log.wait(expected.__eq__, self._logged) + 1

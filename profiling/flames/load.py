@@ -20,7 +20,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.harness.crowd import RECEIVE_SIZE, Client, Crowd, DeliveryError, message
-from benchmarks.harness.server import DEADLINE, Server
+from benchmarks.harness.process import DEADLINE
+from benchmarks.harness.server import Server
 
 SENDERS = 5
 IN_FLIGHT = 8
@@ -48,7 +49,7 @@ class Flood:
         self.said = 0
         self.heard = dict.fromkeys((client.index for client in self.clients), 0)
         for client in self.clients:
-            client.said = 0
+            client.sent = 0
             client.sock.settimeout(DEADLINE)
 
     @property
@@ -68,14 +69,14 @@ class Flood:
                 self._say(heard[self.follower.index] + self.senders * IN_FLIGHT - self.said)
                 self._hear(self.follower)
             for client in self.others:
-                if client.said + heard[client.index] < heard[self.follower.index]:
+                if client.sent + heard[client.index] < heard[self.follower.index]:
                     self._hear(client)
             if done():
                 break
         for client in self.clients:
-            while client.said + heard[client.index] < self.said:
+            while client.sent + heard[client.index] < self.said:
                 self._hear(client)
-            if client.said + heard[client.index] > self.said:
+            if client.sent + heard[client.index] > self.said:
                 raise DeliveryError(f"{client.name} heard more than was said")
         return self.said - first
 
@@ -84,12 +85,12 @@ class Flood:
         while count > 0:
             client = next(self.turns)
             lines = min(count, IN_FLIGHT)
-            text = b"".join(message(client.said + i, SIZE) for i in range(lines))
+            text = b"".join(message(client.sent + i, SIZE) for i in range(lines))
             try:
                 client.sock.sendall(text)
             except OSError as error:
                 raise DeliveryError(f"{client.name} cannot send: {_words(error)}") from None
-            client.said += lines
+            client.sent += lines
             self.said += lines
             count -= lines
 

@@ -20,7 +20,7 @@ import subprocess
 from collections import Counter
 from pathlib import Path
 
-from benchmarks.harness.server import DEADLINE, has_ended
+from benchmarks.harness.process import DEADLINE, has_ended
 
 SHOWN = ("send", "recv", "wait", "log")
 """What perf can tell; all else is the interpreter, and the kernel's work beside these calls."""

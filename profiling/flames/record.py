@@ -34,18 +34,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.harness.cpus import pinned, two_cpus
 from benchmarks.harness.crowd import Crowd, DeliveryError
+from benchmarks.harness.process import DEADLINE, ServerError, has_ended
 from benchmarks.harness.roster import PeerError
-from benchmarks.harness.server import (
-    BROADCASTING,
-    DEADLINE,
-    SERVERS,
-    Server,
-    ServerError,
-    has_ended,
-    pinned,
-    two_cpus,
-)
+from benchmarks.harness.server import BROADCASTING, SERVERS, Server
 from flames.load import Clock, Flood, Ingest
 from flames.perf import Perf, perf
 from flames.stacks import parse, shares, shortened

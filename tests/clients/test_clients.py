@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import resource
 import select
 import signal
 import socket
@@ -18,7 +19,10 @@ from typing import Any
 
 import pytest
 
-from benchmarks.harness.server import DEADLINE, ROOT, Server, cpu_seconds, free_port, has_ended
+from benchmarks.harness.files import ROOT
+from benchmarks.harness.process import DEADLINE, cpu_seconds, free_port, has_ended
+from benchmarks.harness.server import Server
+from tests.support.run import ends, running
 
 Launch = Callable[..., "Client"]
 
@@ -135,21 +139,23 @@ def test_at_the_end_of_input_it_half_closes_and_shows_the_rest(
             assert errors == []
 
 
-def test_stdin_closed_at_start(name: str, program: str, python: str) -> None:
-    """Descriptor 0 is free then, and the connection must not get it."""
+@pytest.mark.parametrize("closed", ["<&-", "<&- >&- 2>&-"])
+def test_standard_streams_closed_at_start(program: str, python: str, closed: str) -> None:
+    """The connection must not get their numbers: what is shown would go to the server."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-        process = subprocess.Popen(
-            ["sh", "-c", f'exec "{python}" "{program}" --port {port} <&-'],
-            stdout=subprocess.PIPE,
-        )
-        connection, _ = listener.accept()
-        with connection:
-            connection.settimeout(DEADLINE)
-            assert connection.recv(1) == b""
-            connection.sendall(b"bye\n")
-        assert process.communicate(timeout=DEADLINE)[0] == b"bye\n"
-        assert process.returncode == 0
+        command = f'exec "{python}" "{program}" --port {port} {closed}'
+        with running(["sh", "-c", command], stdout=subprocess.PIPE) as process:
+            connection, _ = listener.accept()
+            with connection:
+                connection.settimeout(DEADLINE)
+                assert connection.recv(1) == b"", "the end of its input"
+                connection.sendall(b"bye\n")
+                connection.shutdown(socket.SHUT_WR)
+                assert connection.recv(1) == b""
+            output, errors = process.communicate(timeout=DEADLINE)
+    assert (process.returncode, errors) == (0, "")
+    assert output == ("" if ">" in closed else "bye\n")
 
 
 def test_terminal(launch: Launch) -> None:
@@ -221,27 +227,34 @@ def test_a_server_that_goes_away_while_much_is_being_sent(launch: Launch, tmp_pa
 def test_a_server_that_says_goodbye_before_it_has_taken_all(launch: Launch, tmp_path: Path) -> None:
     """Status 0 means that all was taken, whatever fits into the buffers between."""
     file = tmp_path / "input"
+    statuses = []
     for size in (10_000, 2_600_000, 2_800_000, 5_000_000):
         file.write_bytes(b"x" * size)
         with file.open() as stdin:
             client = launch(stdin=stdin)
-            time.sleep(0.05)  # it fills what there is to fill
+            comes_to_rest(client)
             client.connection.shutdown(socket.SHUT_WR)
-            client.process.wait(DEADLINE)
+            statuses.append(client.process.wait(DEADLINE))
             received = 0
-            with contextlib.suppress(ConnectionResetError):
-                while data := client.connection.recv(1 << 20):
-                    received += len(data)
-            assert received == size or client.process.returncode == 1
+            while data := client.connection.recv(1 << 20):
+                received += len(data)
+            assert statuses[-1] == (0 if received == size else 1)
+    assert (statuses[0], statuses[-1]) == (0, 1), "too small, or too large, for what is tested"
 
 
 def comes_to_rest(client: Client) -> None:
-    """Wait until its CPU time stands still; a client that spins never gets there."""
+    """Wait until it sleeps and its CPU time stands still; a client that spins never gets there."""
     deadline = time.monotonic() + DEADLINE
     before = -1.0
-    while before != (before := cpu_seconds(client.process.pid)):
+    while before != (before := cpu_seconds(client.process.pid)) or "S" not in stat(client):
         assert time.monotonic() < deadline, "it never comes to rest"
-        time.sleep(0.1)  # between two looks at the clock
+        time.sleep(0.05)  # between two looks
+
+
+def stat(client: Client) -> list[str]:
+    """What follows its name in proc_pid_stat(5): first of all its state."""
+    text = Path(f"/proc/{client.process.pid}/stat").read_text()
+    return text.rpartition(")")[2].split()
 
 
 def test_an_idle_client_does_not_spin(launch: Launch) -> None:
@@ -256,9 +269,7 @@ def test_a_server_that_does_not_read_makes_the_keyboard_wait(launch: Launch) -> 
     with open("/dev/zero", "rb") as stdin:
         client = launch(stdin=stdin)
         comes_to_rest(client)
-        status = Path(f"/proc/{client.process.pid}/status").read_text()
-        resident = re.search(r"VmRSS:\s+(\d+) kB", status)
-        assert resident and int(resident[1]) < 60_000
+        assert int(stat(client)[21]) * resource.getpagesize() < 60 << 20, "resident"
 
 
 def test_a_terminal_that_has_gone(launch: Launch) -> None:
@@ -270,21 +281,6 @@ def test_a_terminal_that_has_gone(launch: Launch) -> None:
     assert client.connection.recv(1) == b""
     client.connection.close()
     client.ends(0)
-
-
-def test_standard_streams_closed_at_start(program: str, python: str) -> None:
-    """The connection must not get their numbers: what is shown would go to the server."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-        process = subprocess.Popen(
-            ["sh", "-c", f'exec "{python}" "{program}" --port {port} <&- >&- 2>&-']
-        )
-        connection, _ = listener.accept()
-        with connection:
-            connection.settimeout(DEADLINE)
-            connection.sendall(b"for nobody\n")
-            assert connection.recv(100) == b""
-        assert process.wait(DEADLINE) == 0
 
 
 def test_a_keyboard_that_somebody_made_non_blocking(launch: Launch) -> None:
@@ -303,33 +299,14 @@ def test_a_keyboard_that_somebody_made_non_blocking(launch: Launch) -> None:
     client.ends(0)
 
 
-def test_a_server_that_is_not_there(program: str, python: str) -> None:
-    for host, port in (("127.0.0.1", str(free_port())), ("a..b", "1"), ("\udcff", "1")):
-        result = subprocess.run(
-            [python, program, "--host", host, "--port", port],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=DEADLINE,
-            check=False,
-        )
-        assert result.returncode == 1
-        assert result.stdout == ""
-        assert len(result.stderr.splitlines()) == 1
-        assert result.stderr.startswith("No se puede conectar con (")
+@pytest.mark.parametrize("host", ["127.0.0.1", "a..b", "\udcff"], ids=range(3))
+def test_a_server_that_is_not_there(program: str, python: str, host: str) -> None:
+    errors = ends([python, program, "--host", host, "--port", str(free_port())], 1)
+    assert re.fullmatch(r"No se puede conectar con \(.+\n", errors)
 
 
 def test_bad_port(program: str, python: str) -> None:
-    result = subprocess.run(
-        [python, program, "--port", "99999"],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=DEADLINE,
-        check=False,
-    )
-    assert result.returncode == 2
-    assert "Traceback" not in result.stderr
+    assert "Traceback" not in ends([python, program, "--port", "99999"], 2)
 
 
 def test_ctrl_c(launch: Launch) -> None:

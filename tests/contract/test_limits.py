@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.harness.server import BROADCASTING, Server
-from tests.conftest import LimitReached, Start
+from tests.conftest import PROGRAMS, LimitReached, Start
 from tests.support.needed import needed_in_ci
 from tests.support.wire import FULL, Peer, Room
 
@@ -59,6 +59,7 @@ def crowd(server: Server, count: int, name: str, reason: str, at_least: int) -> 
         raise LimitReached(server.log[index])
 
 
+@pytest.mark.servers(*PROGRAMS)
 @pytest.mark.limit("v2", "v3", reason="select(2) takes no descriptor above 1023; epoll in v4 does")
 def test_1100_clients(start: Start, name: str) -> None:
     if resource.getrlimit(resource.RLIMIT_NOFILE)[1] < 1300:

@@ -10,9 +10,6 @@ import ast
 import fcntl
 import os
 import re
-import shutil
-import socket
-import struct
 import subprocess
 from collections import Counter
 from collections.abc import Callable
@@ -20,10 +17,11 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.harness.server import BROADCASTING, READY, ROOT, SERVERS
+from benchmarks.harness.crowd import data_segments_in
+from benchmarks.harness.files import ROOT
+from benchmarks.harness.server import BROADCASTING, READY, SERVERS
 from benchmarks.harness.strace import calls, window
-from tests.conftest import Start
-from tests.support.needed import needed_in_ci
+from tests.conftest import Start, Strace
 from tests.support.wire import Peer, Room
 
 ROUNDS = 20
@@ -40,13 +38,9 @@ EXPECTED: dict[str, Callable[[int], dict[str, int]]] = {
 }
 
 
-def test_system_calls_per_message(start: Start, name: str, tmp_path: Path) -> None:
-    strace = shutil.which("strace")
-    if not strace:
-        needed_in_ci("strace is not installed (apt-get install strace)")
-    trace = tmp_path / "trace"
+def test_system_calls_per_message(start: Start, name: str, strace: Strace, tmp_path: Path) -> None:
     quiet = ["--quiet"] if name in BROADCASTING else []
-    server = start(*quiet, wrapper=[str(strace), "-f", "-qq", "-s", "100", "-o", str(trace)])
+    server = start(*quiet, wrapper=strace("-s", "100"))
     room = Room(server, broadcasts=name in BROADCASTING, logs=not quiet)
     peers: list[Peer] = []
     for clients in (2, 10):
@@ -56,7 +50,7 @@ def test_system_calls_per_message(start: Start, name: str, tmp_path: Path) -> No
             peers[0].say(f"round {number} of {clients}.")
             room.hear(peers[0], f"round {number} of {clients}.")
     assert server.stop() == 0
-    returned = calls(trace.read_text())
+    returned = calls((tmp_path / "trace").read_text())
     for clients in (2, 10):
         rounds = window(returned, f"round 0 of {clients}.", f"round {ROUNDS} of {clients}.")
         counted = Counter(call for call, _ in rounds)
@@ -71,20 +65,18 @@ def test_system_calls_per_message(start: Start, name: str, tmp_path: Path) -> No
 
 
 @pytest.mark.servers(*BROADCASTING)
-def test_log_is_written_before_the_message_is_passed_on(start: Start, tmp_path: Path) -> None:
-    strace = shutil.which("strace")
-    if not strace:
-        needed_in_ci("strace is not installed (apt-get install strace)")
-    trace = tmp_path / "trace"
-    wrapper = [strace, "-f", "-qq", "-s", "100", "-e", "trace=write,sendto", "-o", str(trace)]
-    room = Room(start(wrapper=wrapper))
+def test_log_is_written_before_the_message_is_passed_on(
+    start: Start, strace: Strace, tmp_path: Path
+) -> None:
+    room = Room(start(wrapper=strace("-s", "100", "-e", "trace=write,sendto")))
     ana, _bea = room.join(), room.join()
     for number in range(3):
         ana.say(f"line {number}")
         room.hear(ana, f"line {number}")
     assert room.server.stop() == 0
-    told = [text.startswith("1, ") for _, text in calls(trace.read_text()) if " dice: line" in text]
-    assert told == [True, False] * 3, "first to stdout, then to a socket"
+    sends = [text for _, text in calls((tmp_path / "trace").read_text()) if " dice: line" in text]
+    to_stdout = [text.startswith("1, ") for text in sends]
+    assert to_stdout == [True, False] * 3, "first to stdout, then to a socket"
 
 
 @pytest.mark.servers("selectors", "epoll", "epoll-et")
@@ -119,18 +111,10 @@ def test_what_comes_during_a_turn_is_sent_with_it(name: str, python: str) -> Non
                         dora.line()
 
                 say_in_the_turn_of(ana, bea, carla)  # who have a turn together
-                before = segments(dora)
+                before = data_segments_in(dora.sock)
                 say_in_the_turn_of(ana, bea)
-                return segments(dora) - before
+                return data_segments_in(dora.sock) - before
             finally:
                 process.terminate()
 
     assert (sends(), sends("--looks", "0")) == (1, 2)
-
-
-def segments(peer: Peer) -> int:
-    """How many segments with data it has received: tcpi_data_segs_in of tcp(7). None is split, up
-    to the 64 KiB that loopback takes, and none are put together."""
-    info = peer.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 192)
-    count: int = struct.unpack_from("=I", info, 152)[0]
-    return count

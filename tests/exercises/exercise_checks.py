@@ -26,8 +26,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.compare.samples import data_segments_in
-from benchmarks.harness.server import DEADLINE, Server
+from benchmarks.harness.crowd import data_segments_in
+from benchmarks.harness.process import DEADLINE
+from benchmarks.harness.server import Server
 from tests.support.needed import needed_in_ci
 from tests.support.wire import HIGH_WATER, KERNEL_BUFFERS, PROMPTLY, Peer, Room
 

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.harness.server import ROOT
+from benchmarks.harness.files import ROOT
 from tests.support.needed import needed_in_ci
 
 PAGE = ROOT / "stages" / "exercises.md"

@@ -8,10 +8,12 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
+from functools import partial
 
 import pytest
 
-from benchmarks.harness.server import DEADLINE
+from benchmarks.harness.process import DEADLINE
 from lowlevel.epoll_backend import EpollBackend
 from lowlevel.reactor import HANGUP, READABLE, WRITABLE, Backend, Reactor
 from lowlevel.selectors_backend import SelectorsBackend
@@ -32,18 +34,18 @@ def reactor(request: pytest.FixtureRequest) -> Iterator[Reactor]:
 
 
 class Ear:
-    """A handler that notes what it is told, and does what it is asked to."""
+    """A handler that notes the masks that it is called with, and does what it is asked to."""
 
     def __init__(self, sock: socket.socket, action: Callable[[], None] = lambda: None):
         self.sock = sock
         self.action = action
-        self.told: list[int] = []
+        self.masks: list[int] = []
 
     def fileno(self) -> int:
         return self.sock.fileno()
 
     def handle(self, mask: int) -> None:
-        self.told.append(mask)
+        self.masks.append(mask)
         self.action()
 
 
@@ -63,19 +65,19 @@ def test_reports_what_was_asked_about(reactor: Reactor, pair: Pair) -> None:
     ear = Ear(pair[0])
     reactor.register(ear, READABLE)
     reactor.poll(0)
-    assert ear.told == []
+    assert ear.masks == []
     pair[1].send(b"x")
     reactor.poll(None)
-    assert ear.told == [READABLE]
+    assert ear.masks == [READABLE]
     reactor.modify(ear, WRITABLE)
     reactor.poll(None)
-    assert ear.told[1:] == [WRITABLE]
+    assert ear.masks[1:] == [WRITABLE]
     reactor.modify(ear, READABLE)  # what was ready all the time is reported, edge or not
     reactor.poll(None)
-    assert ear.told[2:] == [READABLE]
+    assert ear.masks[2:] == [READABLE]
     reactor.unregister(ear)
     reactor.poll(0)
-    assert len(ear.told) == 3
+    assert len(ear.masks) == 3
 
 
 @pytest.mark.parametrize("interest", [READABLE, WRITABLE])
@@ -83,24 +85,37 @@ def test_an_end_is_reported_whatever_was_asked_about(
     reactor: Reactor, pair: Pair, interest: int
 ) -> None:
     ear = Ear(pair[0])
+    with suppress(BlockingIOError):
+        while interest == WRITABLE:  # until it is not
+            pair[0].send(bytes(1 << 16))
     reactor.register(ear, interest)
+    reactor.poll(0)
+    assert ear.masks == []
     pair[1].close()
-    reactor.poll(None)
-    assert ear.told and ear.told[0] & (READABLE | WRITABLE | HANGUP)
+    reactor.poll(DEADLINE)
+    assert ear.masks and ear.masks[0] & (READABLE | WRITABLE | HANGUP)
+
+
+def ready(reactor: Reactor, count: int) -> tuple[list[Ear], ExitStack]:
+    """As many ears, all of them ready to read."""
+    sockets = ExitStack()
+    ears = []
+    for _ in range(count):
+        ours, theirs = socket.socketpair()
+        sockets.enter_context(ours)
+        sockets.enter_context(theirs).send(b"x")
+        ears.append(Ear(ours))
+        reactor.register(ears[-1], READABLE)
+    return ears, sockets
 
 
 def test_who_is_unregistered_is_not_called_even_if_it_was_ready(reactor: Reactor) -> None:
-    pairs = [socket.socketpair() for _ in range(2)]
-    ears = [Ear(ours) for ours, _ in pairs]
+    ears, sockets = ready(reactor, 2)
     for ear, other in zip(ears, reversed(ears)):
-        ear.action = lambda other=other: reactor.unregister(other)  # type: ignore[misc]
-        reactor.register(ear, READABLE)
-    for _, theirs in pairs:
-        theirs.send(b"x")
-    reactor.poll(None)
-    assert sorted(len(ear.told) for ear in ears) == [0, 1]
-    for sock in (sock for both in pairs for sock in both):
-        sock.close()
+        ear.action = partial(reactor.unregister, other)
+    with sockets:
+        reactor.poll(None)
+    assert sorted(len(ear.masks) for ear in ears) == [0, 1]
 
 
 def test_a_newcomer_on_the_same_descriptor_gets_no_event_of_its_predecessor(
@@ -108,31 +123,23 @@ def test_a_newcomer_on_the_same_descriptor_gets_no_event_of_its_predecessor(
 ) -> None:
     """Both are ready in one batch; whoever is called first closes the other, and the next socket
     that is opened has its number."""
-    pairs = [socket.socketpair() for _ in range(2)]
+    ears, sockets = ready(reactor, 2)
     newcomers: list[Ear] = []
-    fresh: list[socket.socket] = []
 
-    def replace(other: socket.socket, ear: Ear) -> None:
-        number = other.fileno()
+    def replace(ear: Ear) -> None:
+        number = ear.fileno()
         reactor.unregister(ear)
-        other.close()
-        fresh.extend(socket.socketpair())
-        if fresh[0].fileno() != number:
-            fresh.reverse()
-        assert fresh[0].fileno() == number
-        newcomers.append(Ear(fresh[0]))
+        ear.sock.close()
+        pair = [sockets.enter_context(sock) for sock in socket.socketpair()]
+        newcomers.append(Ear(pair[0] if pair[0].fileno() == number else pair[1]))
+        assert newcomers[0].fileno() == number
         reactor.register(newcomers[0], READABLE)
 
-    ears = [Ear(ours) for ours, _ in pairs]
     for ear, other in zip(ears, reversed(ears)):
-        ear.action = lambda other=other: replace(other.sock, other)  # type: ignore[misc]
-        reactor.register(ear, READABLE)
-    for _, theirs in pairs:
-        theirs.send(b"x")
-    reactor.poll(None)
-    assert [ear.told for ear in newcomers] == [[]], "an event of somebody who has gone"
-    for sock in [*fresh, *(sock for both in pairs for sock in both)]:
-        sock.close()
+        ear.action = partial(replace, other)
+    with sockets:
+        reactor.poll(None)
+        assert [ear.masks for ear in newcomers] == [[]], "an event of somebody who has gone"
 
 
 def test_requeued_handlers_are_called_in_the_next_turn_which_does_not_wait(
@@ -143,15 +150,15 @@ def test_requeued_handlers_are_called_in_the_next_turn_which_does_not_wait(
     reactor.requeue(ear, READABLE)
     reactor.requeue(ear, HANGUP)
     reactor.poll(None)
-    assert ear.told == [READABLE | HANGUP]
+    assert ear.masks == [READABLE | HANGUP]
     pair[1].send(b"x")
     reactor.requeue(ear, READABLE)
     reactor.poll(None)
-    assert ear.told[1:] == [READABLE], "ready and requeued is one call"
+    assert ear.masks[1:] == [READABLE], "ready and requeued is one call"
     reactor.requeue(ear, READABLE)
     reactor.unregister(ear)
     reactor.poll(0)
-    assert len(ear.told) == 2
+    assert len(ear.masks) == 2
     assert not reactor._requeued, "the next wait would end at once, for nobody"
 
 
@@ -224,12 +231,9 @@ def test_a_signal_ends_the_wait(reactor: Reactor) -> None:
 
 
 def test_stop_ends_the_turn_after_the_callback_that_is_running(reactor: Reactor) -> None:
-    pairs = [socket.socketpair() for _ in range(3)]
-    ears = [Ear(ours, reactor.stop) for ours, _ in pairs]
-    for ear, (_, theirs) in zip(ears, pairs):
-        reactor.register(ear, READABLE)
-        theirs.send(b"x")
-    reactor.run()
-    assert sum(len(ear.told) for ear in ears) == 1
-    for sock in (sock for both in pairs for sock in both):
-        sock.close()
+    ears, sockets = ready(reactor, 3)
+    for ear in ears:
+        ear.action = reactor.stop
+    with sockets:
+        reactor.run()
+    assert sum(len(ear.masks) for ear in ears) == 1

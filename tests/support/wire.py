@@ -15,7 +15,8 @@ import struct
 import threading
 import time
 
-from benchmarks.harness.server import DEADLINE, Lines, Server, ServerError
+from benchmarks.harness.process import DEADLINE, Lines, ServerError
+from benchmarks.harness.server import Server
 
 PROMPTLY = 1.0
 """Seconds: no delivery may be later because of what another client does (the contract)."""

@@ -3,9 +3,14 @@ servers that they show to be wrong are wrong in the way they say."""
 
 from __future__ import annotations
 
-import ast
+import asyncio
+import builtins
 import contextlib
+import os
 import re
+import select
+import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -14,13 +19,26 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.harness.server import DEADLINE, ROOT, SERVERS, Server
+from benchmarks.harness.files import ROOT
+from benchmarks.harness.process import DEADLINE
+from benchmarks.harness.server import SERVERS, Server
+from benchmarks.harness.strace import SAME, WAITS
+from stages.course.blocks import functions
 from tests.support.wire import Peer
 
 PAGES = [
     *(ROOT / folder / "README.md" for folder in (".", "lowlevel", "profiling")),
     *sorted(ROOT.glob("stages/**/*.md")),
 ]
+SERVED = [*ROOT.glob("stages/v*/*.py"), *ROOT.glob("lowlevel/*.py")]
+OURS = {name for path in SERVED for name in functions(str(path.relative_to(ROOT)))}
+PYTHON = (builtins, os, select, signal, socket.socket, asyncio.StreamReader, asyncio.StreamWriter)
+TESTS = [*ROOT.glob("tests/**/*.py"), *ROOT.glob("benchmarks/**/test_*.py")]
+CHOSEN = " ".join(
+    f"{path} {' '.join(functions(path))}"
+    for path in (str(path.relative_to(ROOT)) for path in TESTS)
+)
+"""What `-k` chooses from."""
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 
 
@@ -45,47 +63,45 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert fragment in map(anchor, headings), target
 
 
+@each_page
+def test_functions_and_files_that_are_named_exist(page: Path) -> None:
+    """`Class.method` of ours, `function()` of ours or Python's or a call, `file::test`, `test`."""
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+    for path, test in re.findall(r"`([\w./-]+\.py)::(\w+)`", text):
+        assert test in functions(path), f"{path} has no {test}"
+    for name in re.findall(r"`([A-Z][a-z]\w*\.\w+)(?:\(\))?`", text):
+        assert name in OURS, name
+    for name in re.findall(r"`(\w+)\(\)`", text):
+        short = {own.rpartition(".")[2] for own in OURS}
+        assert name in {*short, *WAITS, *SAME} or any(hasattr(part, name) for part in PYTHON), name
+    for name in re.findall(r"`(test_\w+)`", text):
+        assert name in CHOSEN, name
+    for name in re.findall(r"[\w-]+\.patch", text):
+        assert (ROOT / "tests" / "exercises" / name).exists(), name
+
+
 def commands(page: Path) -> list[str]:
     """The lines of the `sh` blocks of a page."""
     blocks = re.findall(r"```sh\n(.*?)```", page.read_text(), re.DOTALL)
     return [line for block in blocks for line in block.splitlines()]
 
 
-def names_of_tests(folder: str) -> dict[str, list[str]]:
-    """Names of tests by file."""
-    return {
-        str(path.relative_to(ROOT)): [
-            node.name
-            for node in ast.parse(path.read_text()).body
-            if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")
-        ]
-        for path in (ROOT / folder).rglob("*.py")
-    }
-
-
 @each_page
 def test_commands_name_what_is_there(page: Path, pytestconfig: pytest.Config) -> None:
     """Files, tests, and the options of pytest and of our own tools."""
-    folders = "stages|tests|benchmarks|lowlevel|profiling"
-    tests = {**names_of_tests("tests"), **names_of_tests("benchmarks")}
     for command in commands(page):
-        for path in re.findall(rf"(?<![\w/])(?:{folders})/[\w./-]*", command):
+        for path in re.findall(
+            r"(?<![\w/])(?:stages|tests|benchmarks|lowlevel|profiling)/[\w./-]*", command
+        ):
             assert (ROOT / path).exists(), command
         for file, test in re.findall(r"([\w/]+\.py)::(\w+)", command):
-            assert test in tests[file], command
-        if " -m pytest" in command:
-            check_pytest(command.partition(" -m pytest")[2], pytestconfig, tests)
-
-
-def check_pytest(arguments: str, config: pytest.Config, tests: dict[str, list[str]]) -> None:
-    for option in re.findall(r" --([a-z][\w-]*)", re.sub(r'"[^"]*"', "", arguments)):
-        config.getoption(option.replace("-", "_"))  # ValueError: there is none
-    chosen = re.search(r' -k (?:"([^"]+)"|(\S+))', arguments)
-    if chosen:
-        known = " ".join([*tests, *(name for names in tests.values() for name in names)])
-        words = set(re.findall(r"[\w-]+", chosen[1] or chosen[2]))
-        for word in words - {"and", "or", "not", *SERVERS}:
-            assert word in known, f"-k {word} chooses nothing"
+            assert test in functions(file), command
+        arguments = command.partition(" -m pytest")[2]
+        for option in re.findall(r" --([a-z][\w-]*)", re.sub(r'"[^"]*"', "", arguments)):
+            pytestconfig.getoption(option.replace("-", "_"))  # ValueError: there is none
+        chosen = re.search(r' -k (?:"([^"]+)"|(\S+))', arguments)
+        for word in set(re.findall(r"[\w-]+", (chosen[1] or chosen[2]) if chosen else "")):
+            assert word in {"and", "or", "not", *SERVERS} or word in CHOSEN, f"-k {word}"
 
 
 def test_tools_have_the_options_of_the_commands() -> None:

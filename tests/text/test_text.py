@@ -12,34 +12,28 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.harness.server import ROOT, SERVERS
+from benchmarks.harness.files import ROOT
+from benchmarks.harness.server import SERVERS
+from stages.course import blocks
 
 STAGES = ("v1", "v2", "v3", "v4")
 STEPS = list(pairwise(STAGES))
 
 
-def source(stage: str) -> str:
+def path_of(stage: str) -> str:
     paths = {"uvloop": "lowlevel/uvloop_server.py", "system": "lowlevel/system.py"}
-    return (ROOT / paths.get(stage, f"stages/{stage}/server.py")).read_text()
+    return paths.get(stage, f"stages/{stage}/server.py")
+
+
+def source(stage: str) -> str:
+    return (ROOT / path_of(stage)).read_text()
 
 
 def functions(stage: str) -> dict[str, str]:
     """The source of each function and method, by qualified name, in order."""
-    text = source(stage)
-    lines = text.splitlines()
-
-    def segment(node: ast.stmt) -> str:
-        return "\n".join(lines[node.lineno - 1 : node.end_lineno])
-
-    found = {}
-    for node in ast.parse(text).body:
-        if isinstance(node, ast.FunctionDef):
-            found[node.name] = segment(node)
-        elif isinstance(node, ast.ClassDef):
-            for method in node.body:
-                if isinstance(method, (ast.FunctionDef, ast.AsyncFunctionDef)):
-                    found[f"{node.name}.{method.name}"] = segment(method)
-    return found
+    lines = source(stage).splitlines()
+    places = blocks.functions(path_of(stage)).items()
+    return {name: "\n".join(lines[first - 1 : last]) for name, (first, last) in places}
 
 
 @pytest.mark.parametrize(("older", "newer"), STEPS)
@@ -99,28 +93,6 @@ def test_servers_import_only_the_standard_library(path: Path) -> None:
             assert node.level == 0
             assert node.module
             assert node.module.split(".")[0] in sys.stdlib_module_names | allowed
-
-
-def test_the_contract_has_the_constants_of_the_code() -> None:
-    contract = (ROOT / "stages" / "README.md").read_text()
-    values = {
-        "MAX_LINE": (65536, "65,536 bytes"),
-        "HIGH_WATER": (1 << 20, "1 MiB"),
-        "LOW_WATER": (1 << 16, "64 KiB"),
-        "READ_SIZE": (16384, "16 KiB"),
-        "SEND_COST": (32, "32 bytes"),
-        "RESERVE": (16, "the last 16\n  (`RESERVE`)"),
-        "ACCEPT_PAUSE": (0.2, "0.2 s (`ACCEPT_PAUSE`)"),
-        "FD_SETSIZE": (1024, "1024 and up (`FD_SETSIZE`)"),
-        "BACKLOG": (1024, "a `BACKLOG` that takes"),
-    }
-    reactors = "".join(path.read_text() for path in sorted((ROOT / "lowlevel").glob("*.py")))
-    for name, (value, text) in values.items():
-        for code in (source("v3"), reactors):
-            found = re.findall(rf"^{name} = ([\d. <]+)", code, re.MULTILINE)
-            assert found or (name == "FD_SETSIZE" and code is reactors)
-            assert {eval(number) for number in found} <= {value}
-        assert f"| `{name}` | {text} |" in contract or (f"`{name}`" in text and text in contract)
 
 
 def test_shape_of_the_tree() -> None:

@@ -4,130 +4,125 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import socket
 import subprocess
 import sys
-import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from benchmarks.harness.crowd import Crowd, DeliveryError
+from benchmarks.harness.compiled import no_compiler
+from benchmarks.harness.cpus import pinned, two_cpus
+from benchmarks.harness.crowd import Client, Crowd, DeliveryError, data_segments_in
 from benchmarks.harness.environment import environment, sentence
-from benchmarks.harness.server import ROOT, Server, ServerError, pinned, two_cpus
+from benchmarks.harness.files import ROOT
+from benchmarks.harness.flood import SOURCE, FloodInC, FloodInPython, Load, LockStep, Target, flood
+from benchmarks.harness.process import DEADLINE, ServerError
+from benchmarks.harness.server import Server
 from benchmarks.harness.strace import calls, calls_between, window
+from tests.support.faulty import (
+    Deliveries,
+    Fault,
+    Faulty,
+    doubled,
+    dropped,
+    echoed,
+    ended,
+    garbled,
+    honest,
+    renamed,
+    reordered,
+    swapped,
+)
+from tests.support.needed import needed_in_ci
 
-Spoil = Callable[[bytes, int], list[bytes]]
-"""What a dishonest server makes of a line, and of the number of lines before it."""
-
-
-class DishonestServer:
-    """A chat room in a few threads that spoils what it passes on."""
-
-    def __init__(self, spoil: Spoil, echo: bool = False):
-        self.spoil, self.echo = spoil, echo
-        self.listener = socket.create_server(("127.0.0.1", 0))
-        self.clients: list[socket.socket] = []
-        self.lock = threading.Lock()
-        self.lines = 0
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                sock, addr = self.listener.accept()
-            except OSError:
-                return
-            with self.lock:
-                self.clients.append(sock)
-            threading.Thread(target=self._serve, args=(sock, addr), daemon=True).start()
-
-    def _serve(self, sock: socket.socket, addr: object) -> None:
-        try:
-            for line in sock.makefile("rb"):
-                with self.lock:
-                    told = [b"%s dice: %s" % (str(addr).encode(), line)]
-                    if not line.startswith(b"ready"):  # the barrier of those who come in
-                        told = self.spoil(told[0], self.lines)
-                        self.lines += 1
-                    for client in self.clients:
-                        if client is not sock or self.echo:
-                            client.sendall(b"".join(told))
-        except OSError:
-            return
-
-    def close(self) -> None:
-        self.listener.close()
-        with self.lock:
-            for client in self.clients:
-                client.close()
-
-
-@pytest.fixture
-def dishonest() -> Iterator[Callable[..., DishonestServer]]:
-    made: list[DishonestServer] = []
-
-    def make(spoil: Spoil, echo: bool = False) -> DishonestServer:
-        made.append(DishonestServer(spoil, echo))
-        return made[-1]
-
-    yield make
-    for server in made:
-        server.close()
-
-
-def held_back(line: bytes, number: int) -> list[bytes]:
-    """Every fourth line comes after the one behind it."""
-    kept.append(line)
-    if number % 4 == 2:
-        return []
-    told = kept[::-1]
-    kept.clear()
-    return told
-
-
-kept: list[bytes] = []
-
-SPOILERS: dict[str, Spoil] = {
-    "doubled": lambda line, number: [line] * (1 + (number == 5)),
-    "lost": lambda line, number: [line] * (number != 5),
-    "another's name": lambda line, number: [line.replace(b"127.0.0.1", b"127.0.0.9", number == 5)],
-    "changed": lambda line, number: [line.replace(b"0", b"1", 9 if number == 5 else 0)],
-    "no name": lambda line, number: [line if number != 5 else line.partition(b" dice: ")[2]],
-    "reordered": held_back,
+LOADS: dict[str, Callable[[Target], Load]] = {
+    "lock-step": lambda server: LockStep(server, 3),
+    "flood.c": lambda server: FloodInC(server, 3, 2),
+    "flood in Python": lambda server: FloodInPython(server, 3, 2),
 }
 
 
-@pytest.mark.parametrize("how", SPOILERS)
-@pytest.mark.parametrize("load", ["lock-step", "flood"])
+@pytest.fixture(params=LOADS)
+def load(request: pytest.FixtureRequest) -> Callable[[Target], Load]:
+    kind: str = request.param
+    if kind == "flood.c" and no_compiler(SOURCE):
+        needed_in_ci("no C compiler")
+    return LOADS[kind]
+
+
+@pytest.mark.parametrize(
+    "fault", [doubled, dropped, reordered, echoed, renamed, garbled, swapped, ended]
+)
 def test_a_spoiled_delivery_is_an_error(
-    dishonest: Callable[..., DishonestServer],
-    monkeypatch: pytest.MonkeyPatch,
-    how: str,
-    load: str,
+    load: Callable[[Target], Load], fault: Fault, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("benchmarks.harness.crowd.DEADLINE", 0.3)  # what is lost is waited for
-    kept.clear()
-    server = dishonest(SPOILERS[how])
-    with Crowd(server.listener.getsockname(), 3) as crowd:
-
-        def drive() -> None:
-            if load == "lock-step":
-                crowd.lock_step(12)
-            else:
-                crowd.flood(senders=2, messages=12)
-            crowd.assert_silent()
-
-        with pytest.raises(DeliveryError):
-            drive()
+    for module in ("crowd", "flood"):  # what is lost is waited for
+        monkeypatch.setattr(f"benchmarks.harness.{module}.DEADLINE", 0.5)
+    with Faulty(fault) as server, load(server) as driven, pytest.raises(DeliveryError):
+        driven.run(12)
 
 
-def test_an_echo_is_an_error(dishonest: Callable[..., DishonestServer]) -> None:
-    server = dishonest(lambda line, number: [line], echo=True)
-    with Crowd(server.listener.getsockname(), 3, broadcasts=False) as crowd:  # noqa: SIM117
-        with pytest.raises(DeliveryError):
-            crowd.flood(senders=2, messages=12)
+@pytest.mark.parametrize("load", [*LOADS][1:], indirect=True)
+def test_a_flood_goes_on_until_it_is_told(load: Callable[[Target], Load]) -> None:
+    """And before that it ends when the server does."""
+    answers = iter([False, False, True])
+    with Faulty(honest) as server, load(server) as driven:
+        first = driven.run_until(lambda: next(answers))
+        assert first.deliveries > 0 and first.deliveries % 2 == 0
+        again = driven.run(5)
+        assert again.deliveries == 5 * 2 * 2 and again.first == first.last + 1
+        assert again.last == again.first + 5
+    closed = pytest.raises(DeliveryError, match=r"closed by the server|Broken pipe|reset")
+    with Faulty(ended) as server, load(server) as driven, closed:
+        driven.run_until(lambda: False)
+
+
+@pytest.mark.parametrize("order", ["connecting", "reversed", "shuffled"])
+def test_lock_step_reads_in_the_order_of_the_server(
+    order: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whom a server tells first is its own affair. Here nobody is told before the one before it
+    has read, so a load with an order of its own would wait for ever."""
+    told: list[int] = []
+    read: list[int] = []
+    shuffle = random.Random(1).shuffle
+
+    def one_by_one(server: Faulty, sender: int, line: bytes, others: list[int]) -> Deliveries:
+        if order != "connecting":
+            (shuffle if order == "shuffled" else list.reverse)(others)
+        for fd in others:
+            client = by_port[server.socks[fd].getpeername()[1]]
+            told.append(client.index)
+            before = len(read)
+            server.socks[fd].sendall(line)
+            assert wait_until(lambda: len(read) > before)  # noqa: B023
+        return []
+
+    def receive(client: Client) -> bytes:
+        data = received(client)
+        read.append(client.index)
+        return data
+
+    received = Client.receive
+    with Faulty(one_by_one) as server, Crowd(server.address, 8) as crowd:
+        by_port = {client.sock.getsockname()[1]: client for client in crowd.clients}
+        monkeypatch.setattr(Client, "receive", receive)
+        latencies: list[float] = []
+        assert crowd.lock_step(16, latencies=latencies) == 16 * 7 == len(latencies)
+        crowd.assert_silent()
+    assert read == told
+    assert order == "connecting" or read[:7] != sorted(read[:7])
+
+
+def wait_until(happened: Callable[[], bool]) -> bool:
+    deadline = time.monotonic() + DEADLINE
+    while not happened() and time.monotonic() < deadline:
+        time.sleep(0.0001)
+    return happened()
 
 
 def test_a_server_that_closes_is_an_error() -> None:
@@ -138,18 +133,39 @@ def test_a_server_that_closes_is_an_error() -> None:
 
 
 @pytest.mark.servers("v4", "epoll")
-def test_loads_count_what_they_say(name: str) -> None:
+def test_loads_count_what_they_say(name: str, load: Callable[[Target], Load]) -> None:
     """And the server has said just that: its log is the witness."""
-    with Server(name) as server, Crowd(server.address, 5) as crowd:
-        timings: list[float] = []
-        assert crowd.lock_step(7, timings=timings) == 7 * 4
-        assert len(timings) == 7
-        assert crowd.flood(senders=2, messages=50, in_flight=3, size=40) == 2 * 50 * 4
-        assert crowd.lock_step(3) == 3 * 4
-        crowd.assert_silent()
+    with Server(name) as server:
+        with load(server) as driven:
+            measured = driven.run(50)
         assert server.stop() == 0
         said = [line for line in server.log.rest() if " dice: 0" in line]
-    assert len(said) == 7 + 100 + 3
+    assert measured.deliveries == 50 * driven.senders * 2 // (3 if driven.senders == 3 else 1)
+    assert len(said) == measured.deliveries // 2 + 1  # the last one sees that nothing comes twice
+    assert 0 < measured.p50_seconds <= measured.p99_seconds <= measured.wall_seconds
+    assert 0 < measured.segments <= measured.deliveries + 100  # TCP may repeat some
+
+
+def test_flood_over_ipv6() -> None:
+    try:
+        server = Server("epoll", arguments=["--quiet", "--host", "::1"])
+    except ServerError:
+        needed_in_ci("::1 is not there")
+    with server, flood(server, 5, 3, size=200) as load:
+        assert load.run(20).deliveries == 20 * 3 * 4
+
+
+def test_data_segments_are_counted() -> None:
+    """Each send is a segment where nothing waits; TCP_INFO is read at the right place."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    client = socket.create_connection(listener.getsockname())
+    server, _ = listener.accept()
+    with listener, client, server:
+        before = data_segments_in(client)
+        for _ in range(7):
+            server.send(b"hello")
+            client.recv(100)
+        assert data_segments_in(client) - before == 7
 
 
 def test_unknown_server() -> None:

@@ -3,16 +3,12 @@ line was lost, doubled or out of order, or when the server has gone."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import resource
-import select
 import signal
-import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,7 +16,22 @@ from typing import Any
 
 import pytest
 
-from benchmarks.harness.server import DEADLINE, ROOT, Server, ServerError, free_port
+from benchmarks.harness.files import ROOT
+from benchmarks.harness.process import DEADLINE, ServerError, free_port
+from benchmarks.harness.server import Server
+from tests.support.faulty import (
+    Deliveries,
+    Fault,
+    Faulty,
+    doubled,
+    dropped,
+    echoed,
+    ended,
+    garbled,
+    renamed,
+    reordered,
+    swapped,
+)
 from tests.support.needed import needed_in_ci
 
 CLIENTS = 20
@@ -115,7 +126,7 @@ def own_server(process: subprocess.Popen[str]) -> int:
 
     def full() -> bool:
         below = descendants(process.pid).items()
-        found[:] = [pid for pid, line in below if "lowlevel" in line and " -c " not in line]
+        found[:] = [pid for pid, line in below if "lowlevel" in line and "starter.py" not in line]
         return bool(found) and len(os.listdir(f"/proc/{found[0]}/fd")) >= CLIENTS
 
     wait_until(full, "the server of load.py does not get its clients")
@@ -223,119 +234,13 @@ def test_load_says_that_a_command_cannot_be_started(tool: Tool) -> None:
 # Servers that break what they promise.
 
 
-class Faulty(threading.Thread):
-    """A chat server for a handful of clients, which breaks its promise once: `fault` gets each
-    message and all who should hear it, and returns who hears what instead."""
-
-    def __init__(self, fault: Callable[[Faulty, int, bytes, list[int]], list[tuple[int, bytes]]]):
-        super().__init__()
-        self.fault = fault
-        self.listener = socket.create_server(("127.0.0.1", 0))
-        self.socks: dict[int, socket.socket] = {}
-        self.kept: list[tuple[int, bytes]] = []
-        self.stop_reading, self.stop_writing = socket.socketpair()
-
-    def run(self) -> None:
-        poll = select.poll()
-        poll.register(self.listener, select.POLLIN)
-        poll.register(self.stop_reading, select.POLLIN)
-        while True:
-            for fd, _ in poll.poll():
-                if fd == self.stop_reading.fileno():
-                    return
-                if fd == self.listener.fileno():
-                    sock, _ = self.listener.accept()
-                    self.socks[sock.fileno()] = sock
-                    poll.register(sock, select.POLLIN)
-                    continue
-                try:
-                    data = self.socks[fd].recv(65536)
-                except OSError:
-                    data = b""
-                if not data:
-                    poll.unregister(fd)
-                    self.socks.pop(fd).close()
-                for line in data.splitlines(keepends=True):
-                    self.say(fd, line)
-
-    def say(self, sender: int, line: bytes) -> None:
-        whole = f"{self.socks[sender].getpeername()} dice: ".encode() + line
-        others = [fd for fd in self.socks if fd != sender]
-        heard = [(fd, whole) for fd in others]
-        if line[:8].isdigit():
-            heard = self.fault(self, sender, whole, others)
-        for fd, text in heard:
-            with contextlib.suppress(OSError):  # load.py has seen enough
-                self.socks[fd].sendall(text)
-
-    def __enter__(self) -> Faulty:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop_writing.close()
-        self.join(DEADLINE)
-        for sock in (self.listener, self.stop_reading, *self.socks.values()):
-            sock.close()
-
-
-Heard = list[tuple[int, bytes]]
-
-
-def doubled(_: Faulty, sender: int, line: bytes, others: list[int]) -> Heard:
-    first = [(others[0], line)] if b" 00000003" in line else []
-    return [*first, *((fd, line) for fd in others)]
-
-
-def last_doubled(_: Faulty, sender: int, line: bytes, others: list[int]) -> Heard:
+def last_doubled(_: Faulty, sender: int, line: bytes, others: list[int]) -> Deliveries:
     first = [(others[0], line)] if b" 00000009" in line else []
     return [*first, *((fd, line) for fd in others)]
 
 
-def reordered(server: Faulty, sender: int, line: bytes, others: list[int]) -> Heard:
-    heard = [(fd, line) for fd in others]
-    if b" 00000003" in line:
-        server.kept += heard[:1]
-        return heard[1:]
-    if b" 00000004" in line and server.kept:
-        return [*heard, server.kept.pop()]
-    return heard
-
-
-def dropped(_: Faulty, sender: int, line: bytes, others: list[int]) -> Heard:
-    return [(fd, line) for fd in others if b" 00000003" not in line or fd != others[0]]
-
-
-def last_dropped(_: Faulty, sender: int, line: bytes, others: list[int]) -> Heard:
+def last_dropped(_: Faulty, sender: int, line: bytes, others: list[int]) -> Deliveries:
     return [(fd, line) for fd in others if b" 00000009" not in line or fd != others[0]]
-
-
-def echoed(_: Faulty, sender: int, line: bytes, others: list[int]) -> Heard:
-    return [(fd, line) for fd in [*others, sender]]
-
-
-def renamed(_: Faulty, sender: int, line: bytes, others: list[int]) -> Heard:
-    return [(fd, line.replace(b"('", b"(' ")) for fd in others]
-
-
-def garbled(_: Faulty, sender: int, line: bytes, others: list[int]) -> Heard:
-    return [(fd, line.replace(b".\n", b"\n")) for fd in others]
-
-
-def swapped(server: Faulty, sender: int, line: bytes, others: list[int]) -> Heard:
-    """What one of the two has said, under the name of the other."""
-    server.kept.append((sender, line.partition(b" dice: ")[0]))
-    names = [name for fd, name in server.kept if fd != sender]
-    return [
-        (fd, names[0] + b" dice: " + line.partition(b" dice: ")[2] if names else line)
-        for fd in others
-    ]
-
-
-def ended(server: Faulty, sender: int, line: bytes, others: list[int]) -> Heard:
-    if b" 00000003" in line:
-        server.socks[others[0]].shutdown(socket.SHUT_RDWR)
-    return [(fd, line) for fd in others]
 
 
 @pytest.mark.parametrize(
@@ -353,12 +258,10 @@ def ended(server: Faulty, sender: int, line: bytes, others: list[int]) -> Heard:
         (ended, "the server closed 1 of 4 connections"),
     ],
 )
-def test_load_gives_no_number_when_a_delivery_is_wrong(
-    tool: Tool, fault: Callable[[Faulty, int, bytes, list[int]], Heard], text: str
-) -> None:
+def test_load_gives_no_number_when_a_delivery_is_wrong(tool: Tool, fault: Fault, text: str) -> None:
     deadline = ("--deadline", "1") if fault is last_dropped else ()
     with Faulty(fault) as server:
-        where = "{}:{}".format(*server.listener.getsockname())
+        where = "{}:{}".format(*server.address)
         assert_fails(tool("--connect", where, *FEW, "--duration", "0.05", *deadline), 1, text)
 
 
@@ -403,7 +306,7 @@ def test_nothing_outlives_it(tool: Tool, signum: int, status: int) -> None:
     process = tool("--server", "epoll", *LONG)
     own_server(process)
     below = descendants(process.pid)
-    assert len(below) == 4, "two workers, the guard and the server"
+    assert len(below) == 3, "two workers and the server"
     process.send_signal(signum)
     _, err = process.communicate(timeout=DEADLINE)
     assert process.returncode == status, err

@@ -1,0 +1,129 @@
+"""A chat server for a handful of clients that breaks its promise, and the ways to break it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import socket
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from benchmarks.harness.process import DEADLINE
+
+Deliveries = list[tuple[int, bytes]]
+"""Who is sent what, by descriptor."""
+Fault = Callable[["Faulty", int, bytes, list[int]], Deliveries]
+"""What becomes of a message: of its sender, the line, and all who should be sent it."""
+
+
+class Faulty(threading.Thread):
+    """fault: is asked about each line that begins with a number; all others go to all others."""
+
+    def __init__(self, fault: Fault):
+        super().__init__(daemon=True)
+        self.fault = fault
+        self.pid = os.getpid()
+        self.listener = socket.create_server(("127.0.0.1", 0), backlog=64)
+        self.address: tuple[Any, ...] = self.listener.getsockname()
+        self.socks: dict[int, socket.socket] = {}
+        self.kept: Deliveries = []
+        self.stop_reading, self.stop_writing = socket.socketpair()
+
+    def run(self) -> None:
+        poll = select.poll()
+        poll.register(self.listener, select.POLLIN)
+        poll.register(self.stop_reading, select.POLLIN)
+        while True:
+            for fd, _ in poll.poll():
+                if fd == self.stop_reading.fileno():
+                    return
+                if fd == self.listener.fileno():
+                    sock, _ = self.listener.accept()
+                    self.socks[sock.fileno()] = sock
+                    poll.register(sock, select.POLLIN)
+                    continue
+                try:
+                    data = self.socks[fd].recv(65536)
+                except OSError:
+                    data = b""
+                if not data:
+                    poll.unregister(fd)
+                    self.socks.pop(fd).close()
+                    continue
+                with contextlib.suppress(OSError):  # ENOTCONN: it left while it spoke
+                    name = str(self.socks[fd].getpeername())
+                    for line in data.splitlines(keepends=True):
+                        self.say(fd, f"{name} dice: ".encode() + line)
+
+    def say(self, sender: int, line: bytes) -> None:
+        others = [fd for fd in self.socks if fd != sender]
+        if b" dice: 0" in line:
+            deliveries = self.fault(self, sender, line, others)
+        else:
+            deliveries = [(fd, line) for fd in others]
+        for fd, text in deliveries:
+            with contextlib.suppress(OSError):  # this client has seen enough
+                self.socks[fd].sendall(text)
+
+    def __enter__(self) -> Faulty:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop_writing.close()
+        self.join(DEADLINE)
+        for sock in (self.listener, self.stop_reading, *self.socks.values()):
+            sock.close()
+
+
+def honest(_: Faulty, sender: int, line: bytes, others: list[int]) -> Deliveries:
+    return [(fd, line) for fd in others]
+
+
+def doubled(_: Faulty, sender: int, line: bytes, others: list[int]) -> Deliveries:
+    first = [(others[0], line)] if b" 00000003" in line else []
+    return [*first, *((fd, line) for fd in others)]
+
+
+def reordered(server: Faulty, sender: int, line: bytes, others: list[int]) -> Deliveries:
+    deliveries = [(fd, line) for fd in others]
+    if b" 00000003" in line:
+        server.kept += deliveries[:1]
+        return deliveries[1:]
+    if b" 00000004" in line and server.kept:
+        return [*deliveries, server.kept.pop()]
+    return deliveries
+
+
+def dropped(_: Faulty, sender: int, line: bytes, others: list[int]) -> Deliveries:
+    return [(fd, line) for fd in others if b" 00000003" not in line or fd != others[0]]
+
+
+def echoed(_: Faulty, sender: int, line: bytes, others: list[int]) -> Deliveries:
+    return [(fd, line) for fd in [*others, sender]]
+
+
+def renamed(_: Faulty, sender: int, line: bytes, others: list[int]) -> Deliveries:
+    return [(fd, line.replace(b"('", b"(' ")) for fd in others]
+
+
+def garbled(_: Faulty, sender: int, line: bytes, others: list[int]) -> Deliveries:
+    return [(fd, line.replace(b".\n", b"\n")) for fd in others]
+
+
+def swapped(server: Faulty, sender: int, line: bytes, others: list[int]) -> Deliveries:
+    """What one of the two has said, under the name of the other."""
+    server.kept.append((sender, line.partition(b" dice: ")[0]))
+    names = [name for fd, name in server.kept if fd != sender]
+    return [
+        (fd, names[0] + b" dice: " + line.partition(b" dice: ")[2] if names else line)
+        for fd in others
+    ]
+
+
+def ended(server: Faulty, sender: int, line: bytes, others: list[int]) -> Deliveries:
+    if b" 00000003" in line:
+        server.socks[others[0]].shutdown(socket.SHUT_RDWR)
+    return [(fd, line) for fd in others]
