@@ -4,7 +4,7 @@ import argparse
 import signal
 import socket
 import sys
-from typing import Any, Callable, Dict, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Dict, Optional, Tuple
 
 from lowlevel.acceptor import Acceptor
 from lowlevel.reactor import Backend, Reactor, Unavailable
@@ -20,6 +20,9 @@ from lowlevel.system import (
     say,
 )
 
+if TYPE_CHECKING:
+    from lowlevel.uring.completion import Completions
+
 LOOKS = 2  # how often a turn looks again before it sends; more gather hardly more
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -34,6 +37,19 @@ def on_readiness(backend: Backend, looks: int, flush: Flush, log: Log) -> Parts:
 
     reactor, room = Reactor(backend, looks), Room(flush, log)
     return reactor, room, lambda sock, addr: ReadinessConnection(sock, addr, reactor, room).open()
+
+
+def on_completions(completions: "Completions", looks: int, flush: Flush, log: Log) -> Parts:
+    from lowlevel.uring.connection import CompletionConnection
+    from lowlevel.uring.teller import RingTeller
+
+    teller = RingTeller(completions)
+    reactor, room = Reactor(completions, looks), Room(flush, log, teller.tell)
+
+    def let_in(sock: socket.socket, addr: Any) -> None:
+        CompletionConnection(sock, addr, reactor, room, completions, teller).open()
+
+    return reactor, room, let_in
 
 
 def selectors(looks: int, flush: Flush, log: Log) -> Parts:
@@ -56,18 +72,10 @@ def epoll_et(looks: int, flush: Flush, log: Log) -> Parts:
 
 def uring(looks: int, flush: Flush, log: Log) -> Parts:
     """Unavailable: io_uring cannot be had."""
-    from lowlevel.uring.completion import Completions
-    from lowlevel.uring.connection import CompletionConnection
-    from lowlevel.uring.teller import RingTeller
+    from lowlevel.uring.completion import ENTRIES, Completions
+    from lowlevel.uring.ring import Ring
 
-    completions = Completions()
-    teller = RingTeller(completions)
-    reactor, room = Reactor(completions, looks), Room(flush, log, teller.tell)
-
-    def let_in(sock: socket.socket, addr: Any) -> None:
-        CompletionConnection(sock, addr, reactor, room, completions, teller).open()
-
-    return reactor, room, let_in
+    return on_completions(Completions(Ring(ENTRIES)), looks, flush, log)
 
 
 LOOPS: Dict[str, Callable[[int, Flush, Log], Parts]] = {

@@ -20,15 +20,15 @@ from benchmarks.harness.server import BROADCASTING, SERVERS, Server
 pytest.register_assert_rewrite("tests.support.wire")
 
 # After the call above, or its asserts say nothing.
-from tests.support.needed import needed_in_ci  # noqa: E402
+from tests.support.needed import needed_in_ci, needs_uring  # noqa: E402
 from tests.support.wire import Room, close_peers  # noqa: E402
 
 Start = Callable[..., Server]
 Strace = Callable[..., list[str]]
 
-PROGRAMS = ("v1", "v2", "v3", "v4", "epoll", "uvloop")
-"""One of each: the reactors share their command line, log, acceptor and end."""
-RARE = ("selectors --flush message", "epoll-et --flush message")
+PROGRAMS = ("v1", "v2", "v3", "v4", "epoll", "uring", "uvloop")
+"""One of each: those that wait for readiness share all but their back end."""
+RARE = ("selectors --flush message", "epoll-et --flush message", "uring --flush message")
 """Each back end and each flush are tested without these; together they are a `long` test of what is
 on the wire."""
 
@@ -123,6 +123,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         python = item.config.getoption("--server-python")
         if item.callspec.params.get("name") == "uvloop" and not has_uvloop(python):
             needed_in_ci(f"{python} has no uvloop (pip install uvloop)")
+        if any(str(value).split()[:1] == ["uring"] for value in item.callspec.params.values()):
+            needs_uring(python)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -49,7 +49,9 @@ SERVERS: Mapping[str, Sequence[str]] = {
     **{
         name: ("-S", str(ROOT / "stages" / name / "server.py")) for name in ("v1", "v2", "v3", "v4")
     },
-    **{name: ("-S", "-m", "lowlevel", name) for name in ("selectors", "epoll", "epoll-et", "uring")},
+    **{
+        name: ("-S", "-m", "lowlevel", name) for name in ("selectors", "epoll", "epoll-et", "uring")
+    },
     "uvloop": ("-m", "lowlevel", "uvloop"),
     **{
         f"{name} --flush message": ("-S", "-m", "lowlevel", name, "--flush", "message")

@@ -6,10 +6,10 @@ when bytes are there the kernel takes the next buffer of the group, and its comp
 (IORING_CQE_F_BUFFER, the number in the upper half of the flags). What was in it is copied out here
 at once, and the buffer goes back.
 
-The way back is a ring, too, of (address, length, number). We write entries and the tail, the kernel
-reads them when it wants a buffer. When none is left, the receive ends with ENOBUFS. Nothing is lost:
-the bytes are still in the socket, and a receive that is armed after the buffers have gone back gets
-them.
+The way back is a ring, too, of (address, length, number). We write entries and the tail, the
+kernel reads them when it wants a buffer. When none is left, the receive ends with ENOBUFS. Nothing
+is lost: the bytes are still in the socket, and a receive that is armed after the buffers have gone
+back gets them.
 """
 
 import mmap

@@ -62,11 +62,11 @@ class Owner(Protocol):
 
 
 class Completions:
-    """Unavailable: io_uring cannot be had."""
+    """A back end, and what those need who do without readiness."""
 
-    def __init__(self) -> None:
-        self.ring = Ring(ENTRIES)
-        self._buffers = Buffers(self.ring, BUFFERS, BUFFER_SIZE)
+    def __init__(self, ring: Ring) -> None:
+        self.ring = ring
+        self._buffers = Buffers(ring, BUFFERS, BUFFER_SIZE)
         self._keys = count(1)
         self._owners: Dict[int, Owner] = {}
         self._backlogs: Dict[int, bytes] = {}  # what the kernel still reads from

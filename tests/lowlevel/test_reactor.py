@@ -18,6 +18,7 @@ from lowlevel.epoll_backend import EpollBackend
 from lowlevel.reactor import HANGUP, READABLE, WRITABLE, Backend, Reactor
 from lowlevel.selectors_backend import SelectorsBackend
 from lowlevel.uring.completion import Completions
+from lowlevel.uring.ring import Ring
 
 BACKENDS: dict[str, Callable[[], Backend]] = {
     "selectors": SelectorsBackend,
@@ -28,7 +29,9 @@ BACKENDS: dict[str, Callable[[], Backend]] = {
 
 @pytest.fixture(params=[*BACKENDS, "uring"])
 def reactor(request: pytest.FixtureRequest) -> Iterator[Reactor]:
-    reactor = Reactor(Completions() if request.param == "uring" else BACKENDS[request.param]())
+    reactor = Reactor(
+        Completions(Ring(64)) if request.param == "uring" else BACKENDS[request.param]()
+    )
     yield reactor
     reactor.close()
 
