@@ -11,7 +11,7 @@ from errno import EAGAIN, ECANCELED, EINTR, ENOBUFS
 from typing import Any, Optional
 
 from lowlevel.connection import READ_SIZE, Connection
-from lowlevel.reactor import READABLE, WRITABLE, Reactor
+from lowlevel.reactor import READABLE, Reactor
 from lowlevel.room import Room
 from lowlevel.uring.completion import Completions
 from lowlevel.uring.teller import RingTeller
@@ -88,6 +88,7 @@ class CompletionConnection(Connection):
             self.fell_short(data, 0, OSError(-result, os.strerror(-result)))
         else:
             self.fell_short(data, result)
+        self._ask()  # it may have wanted to send before, and nothing is under way now
 
     # What a driver does.
 
@@ -150,7 +151,7 @@ class CompletionConnection(Connection):
         elif not wanted and self._receiving == ARMED:
             self._completions.stop_receiving(self.key)
             self._receiving = CANCELLED
-        if self._interest & WRITABLE and self._sending is None:
+        if self._out_buffer and self._sending is None:
             self._send()
 
     def _leave(self) -> None:
