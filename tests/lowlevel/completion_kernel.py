@@ -28,6 +28,7 @@ class Request:
     user_data: int
     sock: Any  # which it holds, whatever becomes of the descriptor
     cancelled: bool = False
+    data: bytes = b""  # what is to be sent, which must stay where it is
 
 
 class FakeRing:
@@ -80,6 +81,7 @@ class FakeRing:
                 assert not flags & ring.SKIP_SUCCESS
                 same = [other for other in self.requests if other.user_data == user_data]
                 assert all(other.cancelled for other in same), "twice at a time"
+                request.data = ctypes.string_at(address, length)
                 self.requests.append(request)
 
     def wait(self, timeout: float | None) -> None:
@@ -96,6 +98,7 @@ class FakeRing:
     def close(self) -> None: ...
 
     def _progress(self, request: Request) -> None:
+        assert ctypes.string_at(request.address, request.length) == request.data
         if request.opcode == ring.POLL_ADD:
             if request.cancelled:
                 self._end(request, -errno.ECANCELED)

@@ -15,7 +15,7 @@ from contextlib import suppress
 from typing import Any, cast
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from lowlevel import acceptor, connection, readiness, room
@@ -363,6 +363,7 @@ def test_transcript_holds_whatever_the_back_end_does(
 
     @settings(max_examples=250, deadline=None)
     @given(steps=Plot.steps, seed=st.integers(0, 1 << 16))
+    @example(steps=[("say", 0, 3), ("finish", 1), ("say", 0, 3), ("poll",)], seed=255)
     def play(steps: list[tuple[Any, ...]], seed: int) -> None:
         theatre = Theatre(loop, flush, seed)
         theatre.connect(100_000)
