@@ -31,7 +31,7 @@ connection's out-buffer, which asks the reactor about WRITABLE, and `_flush` sen
 space.
 
 Nothing here waits but `Backend.wait`. For a message that comes alone in a room of N that is
-1 epoll_wait + 1 recvfrom + (N-1) sendto, whichever way one asks about readiness; a turn in which M messages come
-costs M recvfrom at most, and one sendto for each member while they are less than LOG_SIZE. On
-io_uring all of it is one io_uring_enter.
+1 epoll_wait + 1 recvfrom + (N-1) sendto, whichever back end tells of readiness; a turn in which M
+messages come costs M recvfrom at most, and one sendto for each member while they are less than
+LOG_SIZE. On io_uring all of this is one io_uring_enter.
 """

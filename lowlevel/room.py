@@ -130,22 +130,22 @@ def tell_each(members: Dict[Member, bytes], data: bytes, instead: Mapping[Member
     others = members.copy()
     for member in instead:
         others.pop(member, None)
-    transmit(list(others), data)
+    send_each(list(others), data)
     for member, part in instead.items():
         if part and member in members:
-            transmit([member], part)
+            send_each([member], part)
 
 
-def transmit(members: Sequence[Member], data: bytes) -> None:
+def send_each(members: Sequence[Member], data: bytes) -> None:
     """The loop that this server spends its life in. map() makes it run in C, which takes away
     a good part of what Python costs here; who has not taken everything is found afterwards,
     and who raised an error by how far the loop got."""
-    send = methodcaller("transmit", data)
+    transmit = methodcaller("transmit", data)
     remaining = iter(members)
     sent: List[int] = []
     while len(sent) < len(members):
         try:
-            sent.extend(map(send, remaining))
+            sent.extend(map(transmit, remaining))
         except OSError as error:
             member = members[len(sent)]
             sent.append(len(data))

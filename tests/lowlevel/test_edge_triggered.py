@@ -52,7 +52,7 @@ class House:
             end.close()
 
 
-@pytest.fixture(params=["epoll", "epoll-et", "uring"])
+@pytest.fixture(params=["epoll-et", "epoll", "uring"], ids=["edge", "level", "uring"])
 def house(request: pytest.FixtureRequest) -> Iterator[House]:
     house = House(request.param)
     yield house

@@ -114,7 +114,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ("kind", "frames"),
     [
         ("v3", [r"Server\.turn|turn", r"(Server\.)?broadcast", r"(Server\.)?try_send"]),
-        ("epoll", [r"(Reactor\.)?poll", r"(Room\.)?_tell", r"(Reactor\.)?run"]),
+        ("epoll", [r"(Reactor\.)?poll", "send_each", r"(Reactor\.)?run"]),
         ("uvloop", [r"run", r"(Server\.)?receive", r"(Server\.)?broadcast"]),
     ],
 )
@@ -162,7 +162,7 @@ def test_flamegraph_diff_of_an_earlier_run(results: Path) -> None:
     assert "Recorded by an earlier run" in again.stdout and "Recorded" not in table
     rows = [line for line in table.splitlines() if line.startswith("| `")]
     assert rows == [line for line in again.stdout.splitlines() if line.startswith("| `")]
-    assert any("Room._tell" in row or "`_tell" in row for row in rows)
+    assert any("`send_each" in row for row in rows)
     missing = run("v3", "--diff", "v3", "selectors", "--output", str(results))
     assert missing.returncode == 1 and "v3: 5 s" not in missing.stderr, "it began to record"
     assert "selectors.folded cannot be read: No such file or directory" in missing.stderr
@@ -350,11 +350,11 @@ def line_of(file: str, text: str) -> int:
         ("say", "stages/v3/server.py", "os.write(stream", "log"),
         ("text_of", "stages/v3/server.py", "def text_of", "parse"),
         ("Server.send", "stages/v4/server.py", "transport.write(data)", "send"),
-        ("Room._tell", "lowlevel/room.py", "map(transmit", "send"),
+        ("send_each", "lowlevel/room.py", "map(transmit", "send"),
         ("Room.say", "lowlevel/room.py", "self._size +=", "room"),
         ("EpollBackend.wait", "lowlevel/epoll_backend.py", "self._epoll.poll(", "wait"),
         ("SelectorsBackend.wait", "lowlevel/selectors_backend.py", ".select(timeout)", "wait"),
-        ("Connection._receive", "lowlevel/connection.py", "self._sock.recv(", "recv"),
+        ("ReadinessConnection._receive", "lowlevel/readiness.py", "self._sock.recv(", "recv"),
         ("LineProtocol.receive", "lowlevel/protocol.py", "def receive", "parse"),
     ],
 )
