@@ -12,7 +12,6 @@ from lowlevel.room import Flush, Room
 from lowlevel.system import (
     OWN,
     RESERVE,
-    STDERR,
     listen,
     port_number,
     raise_descriptor_limit,
@@ -94,9 +93,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument("server", choices=[*LOOPS, "uvloop"])
     parser.add_argument("--host", default="127.0.0.1", help="address or name (%(default)s)")
-    parser.add_argument(
-        "--port", type=port_number, default=8080, help="0 picks a free one (%(default)s)"
-    )
+    parser.add_argument("--port", type=port_number, default=8080, help="0: any (%(default)s)")
     parser.add_argument("--quiet", action="store_true", help="no line per client or message")
     parser.add_argument(
         "--flush",
@@ -143,34 +140,30 @@ def run(args: argparse.Namespace, listener: socket.socket, limit: int) -> None:
     listener.close()
 
 
-def main(args: argparse.Namespace) -> int:
+def main(args: argparse.Namespace) -> Optional[str]:
+    """Serve. Returns why it cannot, for sys.exit()."""
     if sys.platform != "linux":
-        say("sock_chat solo funciona en Linux", STDERR)
-        return 1
+        return "sock_chat solo funciona en Linux"
     if args.server == "uvloop":
         try:
             from lowlevel import uvloop_server
         except ModuleNotFoundError:
-            say("uvloop no está instalado: pip install uvloop", STDERR)
-            return 1
+            return "uvloop no está instalado: pip install uvloop"
         return uvloop_server.main(args)
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback before run() takes over
     reserve_standard_streams()
     limit = raise_descriptor_limit()
     if limit < RESERVE + OWN:
-        say(f"El límite de {limit} descriptores no deja sitio a nadie", STDERR)
-        return 1
+        return f"El límite de {limit} descriptores no deja sitio a nadie"
     try:
         listener = listen(args.host, args.port)
     except (OSError, UnicodeError) as error:
-        say(f"No se puede escuchar en {(args.host, args.port)}: {error}", STDERR)
-        return 1
+        return f"No se puede escuchar en {(args.host, args.port)}: {error}"
     try:
         run(args, listener, limit)
     except Unavailable as error:
-        say(f"io_uring no está disponible: {error}", STDERR)
-        return 1
-    return 0
+        return f"io_uring no está disponible: {error}"
+    return None
 
 
 if __name__ == "__main__":

@@ -139,7 +139,8 @@ def tell_each(members: Dict[Member, bytes], data: bytes, instead: Mapping[Member
 def send_each(members: Sequence[Member], data: bytes) -> None:
     """The loop that this server spends its life in. map() makes it run in C, which takes away
     a good part of what Python costs here; who has not taken everything is found afterwards,
-    and who raised an error by how far the loop got."""
+    and who raised an error by how far the loop got. That extend() keeps what came before an
+    exception is CPython's behaviour, which the language does not promise."""
     transmit = methodcaller("transmit", data)
     remaining = iter(members)
     sent: List[int] = []

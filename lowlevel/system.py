@@ -6,24 +6,20 @@ import os
 import select
 import socket
 import sys
+from contextlib import suppress
 from typing import Set
-from unicodedata import category
 
 BACKLOG = 1024  # connections the kernel completes before we accept(): a burst of 500 fits
 RESERVE = 16  # descriptors that no client gets: the log, a library, an operator need some
-OWN = 16  # descriptors that a server of any kind needs for itself
-HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}  # Unicode categories
 
 STDOUT, STDERR = 1, 2
+OWN = 16  # descriptors that a server of any kind needs for itself
 failed_streams: Set[int] = set()
 
 
 def say(line: str, stream: int = STDOUT) -> None:
-    """Write one line to a standard stream, visible at once.
-
-    write(2) itself: what the stream does not take must not stay in a buffer that fails once more
-    at exit. EPIPE or ENOSPC cost this line; the room lives on, and stderr hears of it once.
-    """
+    """Write one line to a standard stream, by write(2) itself: no buffer holds it back, or fails
+    once more at exit. EPIPE or ENOSPC cost this line, and stderr hears of it once."""
     encoding = getattr(sys.stdout if stream == STDOUT else sys.stderr, "encoding", "utf-8")
     data = f"{line}\n".encode(encoding, "backslashreplace")
     try:
@@ -42,46 +38,35 @@ def visible(text: str) -> str:
     """Escape what a terminal would obey or hide, as `\\x1b` or `\\u202e`."""
     if text.isprintable():
         return text
-    return "".join(escape(char) if category(char) in HIDDEN else char for char in text)
-
-
-def escape(char: str) -> str:
-    if char < "\x80":
-        return f"\\x{ord(char):02x}"
-    return char.encode("ascii", "backslashreplace").decode()
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 
 def raise_descriptor_limit() -> int:
     """Raise the soft limit on descriptors to the hard one, getrlimit(2), and return it."""
     import resource  # only here: elsewhere than on Unix main() must get to its clear line
 
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    try:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(OSError, ValueError):  # a hard limit above fs.nr_open
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    except (OSError, ValueError):  # a hard limit above fs.nr_open
-        hard = soft
-    return sys.maxsize if hard == resource.RLIM_INFINITY else hard
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
 def reserve_standard_streams() -> None:
     """Put /dev/null where 0, 1 or 2 was closed at the start: no socket may get their numbers."""
-    while True:
-        fd = os.open(os.devnull, os.O_RDWR)
-        if fd > STDERR:
-            os.close(fd)
-            return
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= STDERR:
+        pass
+    os.close(fd)
 
 
 def listen(host: str, port: int) -> socket.socket:
     """A socket that listens on the first address of `host`. OSError, UnicodeError: cannot."""
-    family, kind, proto, _, addr = socket.getaddrinfo(
-        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )[0]
+    infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    family, kind, proto, _, addr = infos[0]
     listener = socket.socket(family, kind, proto)
     # Connections of an earlier run may linger in TIME_WAIT; they must not keep the port.
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    # Linux hands these two on to every accepted socket: a peer that vanished is found out, and
-    # a small message does not wait for the acknowledgement of the one before (Nagle).
+    # Linux hands these on to every accepted socket: a peer that vanished is found out, and a small
+    # message does not wait for the acknowledgement of the one before (Nagle).
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     listener.bind(addr)

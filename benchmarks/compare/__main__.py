@@ -30,24 +30,12 @@ ROOT = Path(__file__).resolve().parents[2]
 if __name__ == "__main__":  # then the first place to import from is this folder
     sys.path[0] = str(ROOT)
 
-from benchmarks.compare import tables  # noqa: E402
-from benchmarks.compare.samples import (  # noqa: E402
-    BESIDE,
-    IN_FLIGHT,
-    MESSAGE,
-    WAITS,
-    Sample,
-    Unmeasured,
-    measure,
-    memory,
-    one_line,
-    readiness,
-    senders,
-    turn,
-)
+from benchmarks.compare import samples, tables  # noqa: E402
+from benchmarks.harness.compiled import no_compiler  # noqa: E402
 from benchmarks.harness.cpus import pinned, two_cpus  # noqa: E402
 from benchmarks.harness.environment import environment  # noqa: E402
-from benchmarks.harness.files import ROOT, OutputError, output_folder  # noqa: E402
+from benchmarks.harness.files import OutputError, output_folder  # noqa: E402
+from benchmarks.harness.flood import SOURCE  # noqa: E402
 from benchmarks.harness.process import descriptor_limit_raised  # noqa: E402
 from benchmarks.harness.roster import PEERS, PeerError  # noqa: E402
 from benchmarks.harness.server import BROADCASTING, SERVERS, SILENT  # noqa: E402
@@ -56,12 +44,12 @@ NAMES = (*SILENT, *BROADCASTING, *PEERS)
 CLIENTS = (10, 100, 1000)
 LOCK_STEP_CLIENTS = 100
 """Up to here the clients are driven in lock-step, too."""
-CPU_SECONDS = 0.25
-"""Of the server, that a sample is about."""
+MEMORY_ROUNDS = 5
+"""Of those, so many look at memory, too: it is slow to fill, and differs little."""
 DESCRIPTORS = (10, 100, 1000, 10000)
 RESULTS = ROOT / "benchmarks" / "results"
 
-Results = dict[str, Any]
+Results = tables.Results
 
 
 @contextlib.contextmanager
@@ -98,11 +86,12 @@ def progress(total: int) -> Iterator[Callable[[str, str], None]]:
 
 def measure_all(args: argparse.Namespace) -> Results:
     """Every sample of a run."""
-    cpu, load = two_cpus()
-    workloads = [("lock-step", n) for n in args.clients if n <= LOCK_STEP_CLIENTS]
-    workloads += [("flood", n) for n in args.clients]
+    cpus = two_cpus()
+    loads = [("lock-step", n) for n in args.clients if n <= LOCK_STEP_CLIENTS]
+    loads += [("flood", n) for n in args.clients]
     silent = [name for name in args.servers if name in SILENT]
     servers = [name for name in args.servers if name not in (*args.missing, *silent)]
+    ours = [name for name in [*silent, *servers] if name in SERVERS and "--flush" not in name]
     results: Results = {
         "environment": environment(args.command),
         "parameters": {
@@ -110,86 +99,51 @@ def measure_all(args: argparse.Namespace) -> Results:
             "silent": silent,
             "missing": args.missing,
             "versions": versions(servers),
-            "workloads": [f"{workload} {n}" for workload, n in workloads],
+            "workloads": [f"{workload} {n}" for workload, n in loads],
             "rounds": args.rounds,
-            "message_bytes": MESSAGE,
-            "in_flight": IN_FLIGHT,
-            "senders": {str(n): senders(n) for n in args.clients},
-            "cpu_seconds": CPU_SECONDS,
+            "message_bytes": samples.MESSAGE,
+            "in_flight": samples.IN_FLIGHT,
+            "senders": {str(n): samples.senders(n) for n in args.clients},
+            "saturating": not no_compiler(SOURCE),
+            "cpu_seconds": samples.CPU_SECONDS,
             "placement": "server and load share the one CPU"
-            if cpu is None
-            else f"the server runs on CPU {cpu}, the load on CPU {load}",
+            if cpus[0] is None
+            else f"the server runs on CPU {cpus[0]}, the load on CPU {cpus[1]}",
             "descriptors": list(DESCRIPTORS),
-            "readiness_limits": {},
-            "beside": list(BESIDE),
+            "beside": list(samples.BESIDE),
         },
         "samples": [],
         "problems": [],
-        "memory": [],
-        "readiness": [],
-        "turns": [],
     }
-
-    def attempt(server: str, workload: str, make: Callable[[], Sample]) -> Sample | None:
-        for problem in results["problems"]:
-            if (problem["server"], problem["workload"]) == (server, workload):
-                return None  # it is out: a later success would not make it right
-        try:
-            return make()
-        except Unmeasured as error:
-            problem = {"server": server, "workload": workload, "kind": error.kind}
-            results["problems"].append({**problem, "reason": error.reason})
-            return None
-
-    ours = [name for name in [*silent, *servers] if name in SERVERS and "--flush" not in name]
-    per_round = len(servers) * len(workloads) + 1 + len(ours) * len(BESIDE)
-    total = args.rounds * per_round + len([*silent, *servers])
-    with descriptor_limit_raised(), pinned(load), progress(total) as show:
-        for number in range(args.rounds):
-            order = servers[number % len(servers) :] + servers[: number % len(servers)]
-            for workload, n in workloads:
-                for server in order:
-                    show(f"round {number + 1} of {args.rounds}, {workload} {n}", server)
-                    sample = attempt(
-                        server,
-                        f"{workload} {n}",
-                        lambda: measure(server, workload, n, (cpu, load), CPU_SECONDS),  # noqa: B023
-                    )
-                    if sample:
-                        about = {"round": number + 1, "workload": workload, "clients": n}
-                        results["samples"].append({"server": server, **about, **sample})
-            show(f"round {number + 1} of {args.rounds}, readiness", "")
-            measure_readiness(results, number + 1)
-            for idle in BESIDE:
-                for server in ours:
-                    show(f"round {number + 1} of {args.rounds}, a turn beside {idle}", server)
-                    sample = attempt(
-                        server,
-                        f"a turn beside {idle}",
-                        lambda: turn(server, idle, cpu),  # noqa: B023
-                    )
-                    if sample:
-                        about = {"server": server, "round": number + 1, "idle": idle}
-                        results["turns"].append({**about, **sample})
-        for server in [*silent, *servers]:
-            show("memory", server)
-            sample = attempt(server, "memory", lambda: memory(server, cpu))  # noqa: B023
-            if sample:
-                results["memory"].append({"server": server, **sample})
+    plan = [(workload, n, servers) for workload, n in loads]
+    plan += [("turn", n, ours) for n in samples.BESIDE]
+    plan += [("wait", n, list(samples.WAITS)) for n in DESCRIPTORS]
+    plan += [("memory", 0, [*silent, *servers])]
+    total = args.rounds * sum(len(names) for _, _, names in plan)
+    with descriptor_limit_raised(), pinned(cpus[1]), progress(total) as show:
+        for number in range(1, args.rounds + 1):
+            for workload, n, names in plan:
+                if workload == "memory" and number > MEMORY_ROUNDS:
+                    continue
+                about = {"workload": workload, "n": n, "round": number}
+                first = number % len(names)
+                for server in names[first:] + names[:first]:
+                    show(f"round {number} of {args.rounds}, {tables.label(about)}", server)
+                    take(results, {"server": server, **about}, cpus)
     return results
 
 
-def measure_readiness(results: Results, number: int) -> None:
-    limits = results["parameters"]["readiness_limits"]
-    for idle in DESCRIPTORS:
-        for kind in WAITS:
-            try:
-                sample = readiness(kind, idle)
-            except Unmeasured as error:
-                limits.setdefault(kind, {})[str(idle)] = error.reason
-                continue
-            about = {"kind": kind, "descriptors": idle, "round": number}
-            results["readiness"].append({**about, **sample})
+def take(results: Results, about: dict[str, Any], cpus: samples.Cpus) -> None:
+    """One sample more, or one problem."""
+    key = {"server": about["server"], "workload": tables.label(about)}
+    if any(key.items() <= problem.items() for problem in results["problems"]):
+        return  # it is out: a later success would not make it right
+    try:
+        sample = samples.take(about["workload"], about["n"], about["server"], cpus)
+    except samples.Unmeasured as error:
+        results["problems"].append({**key, "kind": error.kind, "reason": error.reason})
+    else:
+        results["samples"].append({**about, **sample})
 
 
 def missing(names: Sequence[str]) -> dict[str, str]:
@@ -203,7 +157,7 @@ def missing(names: Sequence[str]) -> dict[str, str]:
                 if not reason:
                     PEERS[name].command(0)
             except PeerError as error:
-                reason = one_line(error)
+                reason = samples.one_line(error)
         elif name == "uvloop" and not importlib.util.find_spec("uvloop"):
             reason = "uvloop is not installed: pip install uvloop"
         if reason:

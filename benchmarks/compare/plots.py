@@ -1,4 +1,4 @@
-"""The charts of compare.py, as SVG: readable on a light page and on a dark one.
+"""The charts of a comparison, as SVG: readable on a light page and on a dark one.
 
 Each is a light card with a border of its own, for a transparent one would be unreadable on one of
 the two. Its foot says what it was measured on. The same results give the same bytes: ids are made
@@ -50,8 +50,9 @@ STYLE: Any = {
     "legend.frameon": False,
 }
 FOOT_WIDTH = 0.0533  # inches that a character of the foot needs
+LINE = 0.037  # of text, of the height of the axes
 
-Found = Mapping[str, Any]
+Found = dict[str, Any]
 
 
 def draw(results: Found, folder: Path) -> None:
@@ -114,25 +115,28 @@ def readiness(results: Found, found: Found) -> Figure:
     axes.set_yscale("log")
     axes.set_xlabel("K, idle descriptors")
     ends: dict[str, tuple[float, float, str]] = {}
-    for colour, (kind, by_count) in zip(COLOURS, found["readiness_us"].items()):
-        counts = sorted(map(int, by_count))
-        heights = [by_count[str(count)]["median"] for count in counts]
-        axes.plot(counts, heights, color=colour, marker="o", markersize=4)
-        text = kind
-        for count, reason in results["parameters"]["readiness_limits"].get(kind, {}).items():
-            text += f"\n{int(count):,} is {reason}"
-        ends[text] = (counts[-1], heights[-1], colour)
-    _counts(axes, results["parameters"]["descriptors"])
+    counts = results["parameters"]["descriptors"]
+    waits = {count: found["wait_us"].get(f"wait {count}", {}) for count in counts}
+    for colour, kind in zip(COLOURS, dict.fromkeys(kind for n in counts for kind in waits[n])):
+        points = {n: waits[n][kind]["median"] for n in counts if kind in waits[n]}
+        axes.plot([*points], [*points.values()], color=colour, marker="o", markersize=4)
+        limits = [
+            f"\n{int(problem['workload'].split()[1]):,} is {problem['reason']}"
+            for problem in results["problems"]
+            if problem["server"] == kind
+        ]
+        ends["".join([kind, *limits])] = (*[*points.items()][-1], colour)
+    _counts(axes, counts)
     _plain(axes.yaxis)
     _label_ends(axes, ends)
     return figure
 
 
 def latency(results: Found, found: Found) -> Figure:
-    """A dot at half of the rounds, a bar at 99 of 100; one panel for each number of clients."""
+    """A dot at half of the deliveries, a bar at 99 of 100; one panel for each number of clients."""
     workloads = [w for w in results["parameters"]["workloads"] if w.startswith("lock-step")]
     servers = results["parameters"]["servers"]
-    figure = _rows(servers, 9, f"Wall time of a lock-step round, µs, p50 to p99 {KIN}")
+    figure = _rows(servers, 9, f"Latency of deliveries in lock-step, µs, p50 to p99 {KIN}")
     for axes, workload in zip(_panels(figure, max(1, len(workloads))), workloads):
         axes.set_title(f"{workload.split()[1]} clients", loc="left", fontsize=10)
         axes.set_xscale("log")
@@ -175,20 +179,16 @@ def coalescing(results: Found, found: Found) -> Figure:
 
 
 def memory(results: Found, found: Found) -> Figure:
-    servers, kib = idle(results), found["memory_kib"]
-    figure = _rows(servers, 7.5, f"Resident memory per connection, KiB {KIN}")
+    servers, kib = idle(results), found["memory_kib"].get("memory", {})
+    figure = _rows(servers, 7.5, f"Private memory per connection, KiB {KIN}")
     axes = _panels(figure, 1)[0]
     for row, name in enumerate(servers):
         if name in kib:
-            axes.barh(row, max(0.0, kib[name]), color=_kin(name), height=0.62)
-            axes.annotate(
-                number(kib[name]),
-                (max(0.0, kib[name]), row),
-                xytext=(4, 0),
-                textcoords="offset points",
-                va="center",
-                fontsize=8,
-            )
+            length, least, most = (max(0.0, kib[name][key]) for key in ("median", "min", "max"))
+            error = [[length - least], [most - length]]
+            axes.barh(row, length, xerr=error, color=_kin(name), ecolor=CARD, height=0.62)
+            text = f"  {number(kib[name]['median'], 2)}"
+            axes.text(most, row, text, va="center", fontsize=8)
     axes.margins(x=0.08)
     axes.set_xlim(left=0)
     _name_rows(axes, servers)
@@ -261,40 +261,26 @@ def _label_ends(axes: Axes, ends: Mapping[str, tuple[float, float, str]]) -> Non
 
     To be called when all axes that share a scale have got their lines.
     """
-    if not ends:
-        return
     axes.autoscale_view()
-    step = 0.037  # of the height of the axes: a line of text
     to_axes = axes.transData + axes.transAxes.inverted()
-    heights = {name: float(to_axes.transform((x, y))[1]) for name, (x, y, _) in ends.items()}
-    order = sorted(heights, key=heights.__getitem__)
-    for _ in range(500):  # neighbours push each other apart, and all stay inside
-        for below, above in zip(order, order[1:]):
-            overlap = step * 1.001 - (heights[above] - heights[below])
-            if overlap > 0:
-                heights[below] -= overlap / 2
-                heights[above] += overlap / 2
-        for name in order:
-            heights[name] = min(max(heights[name], -0.02), 1.02)
+    places = {name: float(to_axes.transform((x, y))[1]) for name, (x, y, _) in ends.items()}
+    order = sorted(places, key=places.__getitem__)
+    for names, step in ((order, LINE), (order[::-1], -LINE)):  # upwards; and down again, if too far
+        at = -0.02 - step if step > 0 else 1.02 - step
+        for name in names:
+            at = places[name] = (max if step > 0 else min)(places[name], at + step)
+    arrow = {"arrowstyle": "-", "linewidth": 0.6, "alpha": 0.7, "relpos": (0, 0.5), "shrinkB": 4}
     for name in order:
         x, y, colour = ends[name]
         axes.annotate(
             name,
             (x, y),
-            xytext=(1.07, heights[name]),
+            xytext=(1.07, places[name]),
             textcoords="axes fraction",
             color=colour,
             va="center",
             fontsize=8.5,
-            arrowprops={
-                "arrowstyle": "-",
-                "color": colour,
-                "linewidth": 0.6,
-                "alpha": 0.7,
-                "relpos": (0, 0.5),
-                "shrinkA": 1,
-                "shrinkB": 4,
-            },
+            arrowprops={**arrow, "color": colour},
         )
 
 

@@ -31,7 +31,9 @@ BESIDE = (10, 100, 900)
 """Idle clients beside which a turn is measured; the last is below the limit of select(2)."""
 TURNS = 2000
 DESCRIPTORS = (10, 100, 1000, 10000)
-READINESS_SECONDS = 0.02
+CPU_SECONDS = 0.25
+"""Of the server, that a sample of a load is about."""
+WAIT_SECONDS = 0.02
 FD_SETSIZE = 1024  # select(2)
 
 Sample = dict[str, Any]
@@ -87,9 +89,8 @@ def one_line(error: object) -> str:
     return text if len(text) <= 300 else f"{text[:300]}…"
 
 
-def measure(name: str, workload: str, clients: int, cpus: Cpus, seconds: float) -> Sample:
-    """One sample of a server, after a warm-up that finds how much work is about `seconds` of its
-    CPU time."""
+def load(name: str, workload: str, clients: int, cpus: Cpus) -> Sample:
+    """One sample of a server, after a warm-up that finds how much work is about CPU_SECONDS."""
     cpu, load_cpu = cpus
     with running(name, clients, cpu) as server, (
         LockStep(server, clients, MESSAGE)
@@ -97,14 +98,14 @@ def measure(name: str, workload: str, clients: int, cpus: Cpus, seconds: float) 
         else flood(
             server, clients, senders(clients), in_flight=IN_FLIGHT, size=MESSAGE, cpu=load_cpu
         )
-    ) as load:
+    ) as driven:
         amount = 10 if workload == "lock-step" else 2
-        while (used := load.run(amount).cpu_seconds) < seconds / 3:
+        while (used := driven.run(amount).cpu_seconds) < CPU_SECONDS / 3:
             # What the hypervisor has stolen is taken off the clock later: it may stand still.
-            amount = math.ceil(amount * min(10, seconds / 2 / max(used, 1e-6)))
+            amount = math.ceil(amount * min(10, CPU_SECONDS / 2 / max(used, 1e-6)))
         # More messages than are in flight, or the loop is never closed.
-        measured = load.run(max(IN_FLIGHT + 1, math.ceil(amount * seconds / used)))
-        return {**dataclasses.asdict(measured), "saturating": load.saturating}
+        measured = driven.run(max(IN_FLIGHT + 1, math.ceil(amount * CPU_SECONDS / used)))
+        return {**dataclasses.asdict(measured), "saturating": driven.saturating}
 
 
 @contextlib.contextmanager
@@ -122,27 +123,27 @@ def is_full(line: str) -> bool:
     return line.startswith("Servidor lleno")
 
 
-def memory(name: str, cpu: int | None) -> Sample:
-    """Resident memory before and after idle clients come in. A few that were there before have
+def memory(name: str, cpus: Cpus) -> Sample:
+    """Private memory before and after idle clients come in. A few that were there before have
     paid for what a server allocates once."""
     for clients in IDLE_CLIENTS:
         try:
-            with running(name, clients, cpu) as server, crowd_of(server, 10):
-                before = server.resident_kib()
+            with running(name, clients, cpus[0]) as server, crowd_of(server, 10):
+                before = server.private_kib()
                 with crowd_of(server, clients):
-                    after = server.resident_kib()
+                    after = server.private_kib()
                     if any(map(is_full, server.log.all())):
                         raise ServerError("it is full")
-                return {"clients": clients, "before_kib": before, "after_kib": after}
+                return {"n": clients, "before_kib": before, "after_kib": after}
         except Unmeasured as error:
             if error.kind == "failed" or clients == IDLE_CLIENTS[-1]:
                 raise
     raise AssertionError("IDLE_CLIENTS is empty")
 
 
-def turn(name: str, idle: int, cpu: int | None) -> Sample:
+def turn(name: str, idle: int, cpus: Cpus) -> Sample:
     """CPU time of turns in which nobody is told anything, beside so many idle clients."""
-    with running(name, idle, cpu) as server, Trickle(server, idle) as trickle:
+    with running(name, idle, cpus[0]) as server, Trickle(server, idle) as trickle:
         trickle.run(TURNS // 10)
         before = server.cpu_seconds()
         trickle.run(TURNS)
@@ -182,7 +183,7 @@ WAITS = {
 }
 
 
-def readiness(kind: str, idle: int) -> Sample:
+def wait(kind: str, idle: int) -> Sample:
     """CPU time of waits that find one descriptor ready among so many idle ones."""
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if idle + 50 > limit:
@@ -191,14 +192,24 @@ def readiness(kind: str, idle: int) -> Sample:
     try:
         if kind == "select" and fds[-1] >= FD_SETSIZE:
             raise Unmeasured("limit", f"beyond its limit of {FD_SETSIZE}")
-        wait = WAITS[kind](fds)
+        ask = WAITS[kind](fds)
         calls = 0
         started = time.thread_time()
-        while (used := time.thread_time() - started) < READINESS_SECONDS:
+        while (used := time.thread_time() - started) < WAIT_SECONDS:
             for _ in range(20):
-                wait()
+                ask()
             calls += 20
         return {"calls": calls, "cpu_seconds": round(used, 6)}
     finally:
         for fd in fds:
             os.close(fd)
+
+
+def take(workload: str, n: int, name: str, cpus: Cpus) -> Sample:
+    """One sample of a server, or of a way to wait, in a workload of so many clients or descriptors.
+    Unmeasured: there is none."""
+    if workload == "memory":
+        return memory(name, cpus)
+    if workload == "turn":
+        return {"n": n, **turn(name, n, cpus)}
+    return {"n": n, **(wait(name, n) if workload == "wait" else load(name, workload, n, cpus))}

@@ -239,6 +239,12 @@ class Server:
         """Resident memory, VmRSS."""
         return self._status("VmRSS")
 
+    def private_kib(self) -> int:
+        """Memory that would be free if it ended: pages that it shares with nobody, Private_Clean
+        and Private_Dirty of smaps_rollup. Which libraries others use, too, makes no difference."""
+        rollup = Path(f"/proc/{self.pid}/smaps_rollup").read_text()
+        return sum(map(int, re.findall(r"^Private_(?:Clean|Dirty): +(\d+)", rollup, re.MULTILINE)))
+
     def threads(self) -> int:
         return self._status("Threads")
 

@@ -9,7 +9,7 @@ import argparse
 import asyncio
 import resource
 
-room: set[Chat] = set()
+room: dict[Chat, None] = {}  # in the order of their coming
 
 
 class Chat(asyncio.Protocol):
@@ -20,10 +20,10 @@ class Chat(asyncio.Protocol):
         self.transport = transport  # with TCP_NODELAY: asyncio sets it
         self.prefix = f"{transport.get_extra_info('peername')} dice: "
         self.rest = b""
-        room.add(self)
+        room[self] = None
 
     def connection_lost(self, exc: Exception | None) -> None:
-        room.discard(self)
+        room.pop(self, None)
 
     def data_received(self, data: bytes) -> None:
         *lines, self.rest = (self.rest + data).split(b"\n")

@@ -15,7 +15,7 @@ import gevent
 from gevent.queue import Queue
 from gevent.server import StreamServer
 
-room: set[Queue] = set()
+room: dict[Queue, None] = {}  # in the order of their coming
 
 
 def write(sock: Any, messages: Queue) -> None:
@@ -23,7 +23,7 @@ def write(sock: Any, messages: Queue) -> None:
         for message in messages:  # until StopIteration comes out of it
             sock.sendall(message)
     except OSError:
-        room.discard(messages)  # it takes no more; chat() hears what it still has to say
+        room.pop(messages, None)  # it takes no more; chat() hears what it still has to say
 
 
 def chat(sock: Any, address: Any) -> None:
@@ -32,7 +32,7 @@ def chat(sock: Any, address: Any) -> None:
     prefix = f"{address} dice: "
     outbox = Queue()
     writer = gevent.spawn(write, sock, outbox)
-    room.add(outbox)
+    room[outbox] = None
     try:
         with sock.makefile("rb") as lines:
             for line in lines:  # and the unfinished one before EOF
@@ -45,7 +45,7 @@ def chat(sock: Any, address: Any) -> None:
     except OSError:
         pass  # a reset: what it has begun stays unsaid
     finally:
-        room.discard(outbox)
+        room.pop(outbox, None)
         outbox.put(StopIteration)
         writer.join()  # when all that waits for it is sent
 

@@ -19,7 +19,7 @@ from typing import Any
 
 SEND_TIMEOUT = 0.25  # seconds
 
-clients: set[socket.socket] = set()
+clients: dict[socket.socket, None] = {}  # in the order of their coming
 reset: set[socket.socket] = set()  # as a send found out; the kernel tells it once
 lock = threading.Lock()
 
@@ -33,7 +33,7 @@ def broadcast(sender: socket.socket, data: bytes) -> None:
                 except OSError as error:  # it is gone, or EAGAIN: SO_SNDTIMEO has passed
                     if isinstance(error, ConnectionResetError):
                         reset.add(client)
-                    clients.discard(client)
+                    clients.pop(client, None)
                     with contextlib.suppress(OSError):
                         client.shutdown(socket.SHUT_WR)  # its own thread reads on, and ends it
 
@@ -51,7 +51,7 @@ class Chat(socketserver.StreamRequestHandler):
         self.request.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeval)
         prefix = f"{self.client_address} dice: "
         with lock:
-            clients.add(self.request)
+            clients[self.request] = None
         try:
             for line in self.rfile:  # and the unfinished one before EOF
                 if not line.endswith(b"\n") and was_reset(self.request):
@@ -63,7 +63,7 @@ class Chat(socketserver.StreamRequestHandler):
             pass  # a reset: what it has begun stays unsaid
         finally:
             with lock:  # before the descriptor is closed: its number is given out again
-                clients.discard(self.request)
+                clients.pop(self.request, None)
                 reset.discard(self.request)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from tornado.iostream import IOStream, StreamClosedError
 from tornado.tcpserver import TCPServer
 
-room: set[IOStream] = set()
+room: dict[IOStream, None] = {}  # in the order of their coming
 
 
 def say(sender: IOStream, prefix: str, line: bytes) -> None:
@@ -30,7 +30,7 @@ class ChatServer(TCPServer):
         stream.set_nodelay(True)
         prefix = f"{address} dice: "
         rest = b""
-        room.add(stream)
+        room[stream] = None
         try:
             while True:
                 # Not read_until(): what is unfinished when the stream closes would be lost.
@@ -42,7 +42,7 @@ class ChatServer(TCPServer):
             if closed.real_error is None:  # EOF; a reset leaves the last line unsaid
                 say(stream, prefix, rest)
         finally:
-            room.discard(stream)
+            room.pop(stream, None)
 
 
 async def serve(port: int) -> None:

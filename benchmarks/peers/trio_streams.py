@@ -12,7 +12,7 @@ import resource
 
 import trio
 
-room: set[trio.MemorySendChannel[bytes]] = set()
+room: dict[trio.MemorySendChannel[bytes], None] = {}  # in the order of their coming
 
 
 async def write(stream: trio.SocketStream, messages: trio.MemoryReceiveChannel[bytes]) -> None:
@@ -46,7 +46,7 @@ def say(sender: trio.MemorySendChannel[bytes], prefix: str, line: bytes) -> None
                 try:
                     outbox.send_nowait(message)
                 except trio.BrokenResourceError:  # its write() has ended
-                    room.discard(outbox)
+                    room.pop(outbox, None)
 
 
 async def chat(stream: trio.SocketStream) -> None:
@@ -55,11 +55,11 @@ async def chat(stream: trio.SocketStream) -> None:
     try:
         async with trio.open_nursery() as nursery, outbox:
             nursery.start_soon(write, stream, messages)
-            room.add(outbox)
+            room[outbox] = None
             await read(stream, outbox)
-            room.discard(outbox)  # closed now, it lets write() send the rest, and end
+            room.pop(outbox, None)  # closed now, it lets write() send the rest, and end
     finally:
-        room.discard(outbox)
+        room.pop(outbox, None)
 
 
 def main() -> None:

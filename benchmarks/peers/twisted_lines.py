@@ -18,7 +18,7 @@ from twisted.internet.protocol import Factory
 from twisted.protocols.basic import LineReceiver
 from zope.interface import implementer
 
-room: set[Chat] = set()
+room: dict[Chat, None] = {}  # in the order of their coming
 
 
 @implementer(IHalfCloseableProtocol)  # without it a FIN drops what waits for the client
@@ -30,10 +30,10 @@ class Chat(LineReceiver):
         self.transport.setTcpNoDelay(True)
         peer = self.transport.getPeer()
         self.prefix = f"{(peer.host, peer.port)} dice: "
-        room.add(self)
+        room[self] = None
 
     def connectionLost(self, reason: Any = ConnectionDone) -> None:
-        room.discard(self)
+        room.pop(self, None)
 
     def readConnectionLost(self) -> None:
         self.lineReceived(self.clearLineBuffer())

@@ -15,7 +15,7 @@ from typing import ClassVar, cast
 
 import uvloop
 
-room: set[Chat] = set()
+room: dict[Chat, None] = {}  # in the order of their coming
 
 
 class Chat(asyncio.Protocol):
@@ -28,10 +28,10 @@ class Chat(asyncio.Protocol):
         self.enter()
 
     def enter(self) -> None:
-        room.add(self)
+        room[self] = None
 
     def connection_lost(self, exc: Exception | None) -> None:
-        room.discard(self)
+        room.pop(self, None)
 
     def data_received(self, data: bytes) -> None:
         *lines, self.rest = (self.rest + data).split(b"\n")

@@ -1,27 +1,23 @@
 """System calls in a closed-loop flood: where coalescing shows.
 
-Three ways to see them, best first. All count every thread of the server, and only what happens
-between the moment when all clients are in and the last delivery.
+Two ways to see them, the better one first. Both count every thread of the server, and only what
+happens between the moment when all clients are in and the last delivery.
 
 perf       `perf stat` on the kernel's tracepoints, switched on and off through its control pipe
-bpftrace   the same tracepoints
 strace     stops the server twice per call, which makes it several times slower: more messages come
            in one turn, and a server that coalesces sends less often than it would alone
 
-The first two need the right to use tracepoints: root, or CAP_PERFMON and readable tracefs. They
-count by name only what a server may call in a flood, and the rest as one number: the kernel takes
-long to let go of a tracepoint, half a minute for all that there are.
+perf needs the right to use tracepoints: root, or CAP_PERFMON and readable tracefs. It counts by
+name only what a server may call in a flood, and the rest as one number: the kernel takes long to
+let go of a tracepoint, half a minute for all that there are.
 """
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
 import re
-import resource
 import select
-import shutil
 import signal
 import subprocess
 import tempfile
@@ -31,50 +27,43 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.harness.cpus import pinned, two_cpus
-from benchmarks.harness.crowd import DeliveryError
 from benchmarks.harness.flood import flood as flood_of
-from benchmarks.harness.process import DEADLINE, ServerError
+from benchmarks.harness.process import DEADLINE, ServerError, has_ended, starter
+from benchmarks.harness.server import Server
 from benchmarks.harness.strace import READS, SAME, SENDS, WAITS, calls_between
-from calls.counts import aligned, full_sentence
-from calls.tracing import (
-    Trace,
-    TracingError,
-    failure,
-    marker,
-    one_line,
-    quiet,
-    strace,
-    tied,
-    untraced,
-)
+from benchmarks.harness.tables import table
+from calls.tracing import Trace, explained, marker, strace
+from common.script import ProfilingError, one_line, quiet, tool
 
-TOOLS = ("perf", "bpftrace", "strace")
-PACKAGES = {"perf": "linux-perf", "bpftrace": "bpftrace", "strace": "strace"}
+TOOLS = ("perf", "strace")
 SENDERS = 5
 """Clients that speak, of all: as many as there are, up to this."""
+IN_FLIGHT = 4
+EVENTS = Path("/sys/kernel/tracing/events/syscalls")
+SLOWER = {
+    "perf": "",
+    "strace": " strace stops the server twice per call and makes it several times slower: a server "
+    "that coalesces finds more in each turn, and sends less often, than it would alone.",
+}
 
 _NAMED = """
     brk close epoll_ctl epoll_pwait epoll_wait futex getpid getsockopt io_uring_enter madvise mmap
     mremap munmap nanosleep poll pselect6 read readv recvfrom recvmsg sched_yield select sendmsg
     sendto write writev
 """
-EVENTS = Path("/sys/kernel/tracing/events/syscalls")
-
-SLOWER = {
-    "perf": "",
-    "bpftrace": "",
-    "strace": "strace stops the server twice per call and makes it several times slower: a server "
-    "that coalesces finds more in each turn, and sends less often, than it would alone.",
-}
 
 
 class Flooded:
-    """What one server was seen to do for one flood."""
+    """What one server was seen to do for one flood. saturating: the load is more than any server
+    here can do; else "messages per send" may be the load's."""
 
-    def __init__(self, name: str, clients: int, deliveries: int, calls: Counter[str]):
+    def __init__(
+        self, name: str, clients: int, deliveries: int, saturating: bool, calls: Counter[str]
+    ):
         self.name = name
         self.clients = clients
         self.deliveries = deliveries
+        self.saturating = saturating
         self.calls = calls
         self.sends = sum(calls[call] for call in SENDS)
 
@@ -83,101 +72,85 @@ class Flooded:
             "server": self.name,
             "clients": self.clients,
             "deliveries": self.deliveries,
+            "saturating": self.saturating,
             "calls": dict(self.calls.most_common()),
             "calls_per_delivery": self.calls.total() / self.deliveries,
             "messages_per_send": self.deliveries / self.sends,
         }
 
 
-def tracepoints_missing(tool: str) -> str:
-    """Why perf or bpftrace cannot be used here; "" if it can. It is tried, on a short process."""
-    if not shutil.which(tool):
-        return f"{tool} is not installed: apt-get install {PACKAGES[tool]}"
-    if tool == "perf":
-        command = ["perf", "stat", "-x,", "-e", "syscalls:sys_enter_sendto", "true"]
-    else:
-        command = ["bpftrace", "-e", "tracepoint:syscalls:sys_enter_sendto { @ = count(); }"]
-        command += ["-c", str(shutil.which("true"))]
-    tried = subprocess.run(tied_path(command), capture_output=True, text=True, check=False)
-    if tried.returncode == 0 and "<not" not in tried.stderr:
-        return ""
-    said = one_line(Exception(tried.stderr))[:160]
-    return f"{tool} may not use tracepoints ({said}): be root, or give it CAP_PERFMON and tracefs"
-
-
-def tied_path(command: Sequence[str]) -> list[str]:
-    return tied([str(shutil.which(command[0])), *command[1:]])
-
-
 def choose(wanted: str | None) -> str:
-    """The tool to use. TracingError: none can be, or not the one that is wanted."""
-    reasons = []
-    for tool in [wanted] if wanted else TOOLS:
-        if tool == "strace":
-            strace()
-            return tool
-        reason = tracepoints_missing(tool)
-        if not reason:
-            return tool
-        reasons.append(reason)
-    raise TracingError("; ".join(reasons))
+    """The tool to use. ProfilingError: none can be, or not the one that is wanted."""
+    if wanted != "strace":
+        try:
+            _try_perf()
+            return "perf"
+        except ProfilingError:
+            if wanted:
+                raise
+    strace()
+    return "strace"
+
+
+def _try_perf() -> None:
+    """On a short process. ProfilingError: it may not."""
+    command = [tool("perf", "linux-perf"), "stat", "-x,", "-e", "syscalls:sys_enter_sendto", "true"]
+    tried = subprocess.run(command, capture_output=True, text=True, check=False)
+    if tried.returncode or "<not" in tried.stderr:
+        raise ProfilingError(
+            f"perf may not use tracepoints ({one_line(tried.stderr)[:160]}): be root, or give it "
+            "CAP_PERFMON and tracefs"
+        )
 
 
 def flood(name: str, clients: int, messages: int, tool: str) -> Flooded:
     """The calls of one server while some of its clients flood the others, all checked."""
-    if tool == "strace":
-        with Trace(name, quiet(name), options=("-s", "16")) as trace:
-            deliveries, calls = _flood_traced(trace, clients, messages)
-        return Flooded(name, clients, deliveries, calls)
-    look = _perf if tool == "perf" else _bpftrace
     cpu, our_cpu = two_cpus()
-    with untraced(name, cpu) as server, pinned(our_cpu):
-        try:
-            with flood_of(server, clients, SENDERS, cpu=our_cpu) as load:
-                load.run(1)
+    calls: Counter[str] = Counter()
+    with contextlib.ExitStack() as stack:
+        with pinned(cpu):
+            trace = (
+                stack.enter_context(Trace(name, options=("-s", "16"))) if tool == "strace" else None
+            )
+            server = trace.server if trace else Server(name, arguments=quiet(name), tied=True)
+            stack.enter_context(server)
+        with explained(server):
+            with flood_of(server, clients, SENDERS, in_flight=IN_FLIGHT, cpu=our_cpu) as load:
+                before = load.run(1)
                 server.wait_until_at_rest()
-                with look(server.pid) as calls:
-                    deliveries = load.run(messages).deliveries + clients - 1  # of its last one
+                with contextlib.nullcontext() if trace else _perf(server.pid, calls):
+                    ran = load.run(messages)
                     server.wait_until_at_rest()
             server.stop()
-        except (DeliveryError, ServerError, OSError, subprocess.TimeoutExpired) as error:
-            raise failure(server, error) from None
-    return Flooded(name, clients, deliveries, calls)
-
-
-def _flood_traced(trace: Trace, clients: int, messages: int) -> tuple[int, Counter[str]]:
-    server = trace.server
-    try:
-        with flood_of(server, clients, SENDERS) as load:
-            ran = load.run(messages)
-        server.stop()
-        calls = calls_between(trace.read(), marker(ran.first), marker(ran.last))
-        return ran.deliveries, Counter(calls)
-    except (DeliveryError, ServerError, OSError, ValueError) as error:
-        raise failure(server, error) from None
+            if trace:
+                calls.update(calls_between(trace.read(), marker(before.last), marker(ran.last)))
+    # With one message that the load says by itself: perf sees the one after the flood, and between
+    # the marks in a trace there is the one before it.
+    return Flooded(name, clients, ran.deliveries + clients - 1, load.saturating, calls)
 
 
 @contextlib.contextmanager
-def _perf(pid: int) -> Iterator[Counter[str]]:
-    """The Counter is filled when the block has ended."""
-    calls: Counter[str] = Counter()
+def _perf(pid: int, calls: Counter[str]) -> Iterator[None]:
+    """They are filled in when the block has ended."""
     control, give = os.pipe()
     take, acknowledge = os.pipe()
     with contextlib.ExitStack() as stack:
         for fd in (give, take):
             stack.callback(os.close, fd)
         log = stack.enter_context(tempfile.TemporaryFile())
-        command = ["perf", "stat", "-x,", "--log-fd", str(log.fileno()), "-e"]
+        command = starter(signum=signal.SIGKILL, parent=os.getpid())
+        command += ["perf", "stat", "-x,", "--log-fd", str(log.fileno()), "-e"]
         command += [",".join(["raw_syscalls:sys_enter", *_events()]), "-p", str(pid), "-D", "-1"]
         command += ["--control", f"fd:{control},{acknowledge}"]
-        process = subprocess.Popen(
-            tied_path(command),
-            pass_fds=(control, acknowledge, log.fileno()),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            preexec_fn=_all_descriptors,  # one for each call and thread
+        process = stack.enter_context(
+            subprocess.Popen(
+                command,
+                pass_fds=(control, acknowledge, log.fileno()),
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+            )
         )
-        stack.enter_context(_ended(process))
+        stack.callback(process.kill)
         os.close(control)
         os.close(acknowledge)
 
@@ -186,58 +159,26 @@ def _perf(pid: int) -> Iterator[Counter[str]]:
                 os.write(give, word + b"\n")
             ready, _, _ = select.select([take], [], [], DEADLINE)
             if not ready or not os.read(take, 64).startswith(b"ack"):
-                raise ServerError(f"perf does not {word.decode()}: {_said(process)}")
+                process.kill()
+                errors = process.communicate()[1].decode(errors="replace")
+                raise ServerError(f"perf does not {word.decode()}: {one_line(errors)[:200]}")
 
         tell(b"enable")
-        yield calls
+        yield
         tell(b"disable")
         process.send_signal(signal.SIGINT)  # which it takes for the end, and prints
-        process.wait(DEADLINE)
+        has_ended(process.pid, DEADLINE)
         log.seek(0)
         for line in log.read().decode().splitlines():
-            found = re.match(r"(\d+),[^,]*,(raw_)?syscalls:sys_enter(\w*)", line)
-            if found:
-                calls["all" if found[2] else _name(found[3][1:])] += int(found[1])
-    _the_rest(calls)
-
-
-@contextlib.contextmanager
-def _bpftrace(pid: int) -> Iterator[Counter[str]]:
-    """The Counter is filled when the block has ended.
-
-    bpftrace starts the command of -c when all is attached, and ends with it: cat, whose echo says
-    that it has begun, and whose input ends when we say so.
-    """
-    calls: Counter[str] = Counter()
-    probes = ",".join(f"tracepoint:{event}" for event in _events())
-    program = (
-        f"{probes} /pid == {pid}/ {{ @[probe] = count(); }} "
-        f"tracepoint:raw_syscalls:sys_enter /pid == {pid}/ {{ @all = count(); }}"
-    )
-    process = subprocess.Popen(
-        tied_path(["bpftrace", "-e", program, "-c", str(shutil.which("cat"))]),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-    assert process.stdin and process.stdout
-    with _ended(process):
-        process.stdin.write(b"attached\n")
-        process.stdin.flush()
-        for line in process.stdout:  # "Attaching 35 probes..." comes first
-            if line == b"attached\n":
-                break
-        else:
-            raise ServerError(f"bpftrace does not attach: {_said(process)}")
-        yield calls
-        process.stdin.close()
-        text = process.stdout.read().decode()
-        process.wait(DEADLINE)
-    for name, count in re.findall(r"@\[tracepoint:syscalls:sys_enter_(\w+)\]: (\d+)", text):
-        calls[_name(name)] += int(count)
-    for count in re.findall(r"@all: (\d+)", text):
-        calls["all"] = int(count)
-    _the_rest(calls)
+            match = re.match(r"(\d+),[^,]*,(raw_)?syscalls:sys_enter_?(\w*)", line)
+            if match:
+                calls["all" if match[2] else SAME.get(match[3], match[3])] += int(match[1])
+    everything = calls.pop("all", 0)
+    if not everything:
+        raise ServerError("perf has counted nothing")
+    calls["others"] = everything - calls.total()
+    for call in [call for call in calls if not calls[call]]:
+        del calls[call]
 
 
 def _events() -> list[str]:
@@ -246,87 +187,35 @@ def _events() -> list[str]:
     return [f"syscalls:{name}" for name in names if (EVENTS / name).is_dir() or not EVENTS.is_dir()]
 
 
-def _the_rest(calls: Counter[str]) -> None:
-    """What has no name here: all calls less the others."""
-    everything = calls.pop("all", 0)
-    if not everything:
-        raise ServerError("nothing was counted")
-    calls["others"] = everything - calls.total()
-    for call in [call for call in calls if not calls[call]]:
-        del calls[call]
+def rows(results: Sequence[Flooded]) -> list[list[str]]:
+    """A table."""
+    lines = [["server", "N", "waits", "reads", "sends", "besides", "all", "messages per send"]]
+    for one in results:
+        others = [call for call in one.calls if call not in (*WAITS, *READS, *SENDS)]
+        parts = [sum(map(one.calls.__getitem__, k)) for k in (WAITS, READS, SENDS, others)]
+        per_delivery = [f"{n / one.deliveries:.3f}" for n in (*parts, one.calls.total())]
+        per_send = f"{one.deliveries / one.sends:.2f}" + " (not saturated)" * (not one.saturating)
+        lines.append([one.name, str(one.clients), *per_delivery, per_send])
+    return lines
 
 
-@contextlib.contextmanager
-def _ended(process: subprocess.Popen[bytes]) -> Iterator[None]:
-    try:
-        yield
-    finally:
-        if process.poll() is None:
-            process.kill()
-        for stream in (process.stdin, process.stdout, process.stderr):
-            if stream:
-                with contextlib.suppress(BrokenPipeError):
-                    stream.close()
-        process.wait()
+def terminal(results: Sequence[Flooded], tool: str) -> str:
+    lines = rows(results)
+    lines[0].append("counts")
+    for line, one in zip(lines[1:], results):
+        line.append(", ".join(f"{call} {count}" for call, count in one.calls.most_common()))
+    return f"{table(lines, style='plain')}\n\nSeen by {tool}.{SLOWER[tool]}"
 
 
-def _said(process: subprocess.Popen[bytes]) -> str:
-    process.kill()
-    assert process.stderr
-    return one_line(Exception(process.stderr.read().decode(errors="replace")))[:200]
-
-
-def _all_descriptors() -> None:
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-@functools.lru_cache(maxsize=None)
-def _name(call: str) -> str:
-    """As strace calls it, and one name for all of its kind."""
-    return SAME.get(call, call)
-
-
-def _row(one: Flooded) -> list[str]:
-    def per_delivery(kind: Sequence[str]) -> str:
-        return f"{sum(one.calls[call] for call in kind) / one.deliveries:.3f}"
-
-    kinds = (*WAITS, *READS, *SENDS)
-    others = [call for call in one.calls if call not in kinds]
-    return [
-        one.name,
-        str(one.clients),
-        *map(per_delivery, (WAITS, READS, SENDS, others)),
-        f"{one.calls.total() / one.deliveries:.3f}",
-        f"{one.deliveries / one.sends:.2f}",
-        ", ".join(f"{call} {count}" for call, count in one.calls.most_common()),
-    ]
-
-
-HEAD = ["server", "N", "waits", "reads", "sends", "besides", "all", "messages per send", "counts"]
-
-
-def flood_table(found: Sequence[Flooded]) -> str:
-    """For the terminal."""
-    return aligned([HEAD, *map(_row, found)])
-
-
-def flood_markdown(found: Sequence[Flooded], tool: str, environment: dict[str, str]) -> str:
-    lines = [
+def markdown(results: Sequence[Flooded], tool: str, made_on: str) -> str:
+    paragraphs = [
         "# System calls per delivery in a flood",
-        "",
-        f"Up to {SENDERS} of N clients speak, each with 4 messages in flight, and every delivery "
-        "is checked. All calls of all threads of the server, divided by the deliveries; messages "
-        "per send is deliveries over sends (`sendto`, `write` and their like): 1 where each "
-        "message is sent by itself.",
-        "",
-        f"| {' | '.join(HEAD[:-1])} |",
-        "|---" * (len(HEAD) - 1) + "|",
-        *(f"| {' | '.join(_row(one)[:-1])} |" for one in found),
-        "",
-        f"Seen by {tool}. {SLOWER[tool]}".rstrip(),
-        "",
-        full_sentence(environment),
-        "",
+        f"Up to {SENDERS} of N clients speak, each with {IN_FLIGHT} messages in flight, and every "
+        "delivery is checked. All calls of all threads of the server, divided by the deliveries; "
+        "messages per send is deliveries over sends (`sendto`, `write` and their like): 1 where "
+        "each message is sent by itself.",
+        table(rows(results)),
+        f"Seen by {tool}.{SLOWER[tool]}",
+        made_on,
     ]
-    return "\n".join(lines)
+    return "\n\n".join(paragraphs) + "\n"

@@ -33,9 +33,9 @@ def steady(rows: Iterable[Row], ports: Mapping[str, int]) -> list[Row]:
         client = ports.get(match[2])
         return f"{match[1]}{FIRST_PORT + client if client else match[2]}"
 
-    found = [{**row, "text": _UNWRITTEN.sub(r"{\1}", _NAME.sub(port, row["text"]))} for row in rows]
+    rows = [{**row, "text": _UNWRITTEN.sub(r"{\1}", _NAME.sub(port, row["text"]))} for row in rows]
     ordered: list[Row] = []
-    for (call, _), group in itertools.groupby(found, key=lambda row: (row["call"], row["lines"])):
+    for (call, _), group in itertools.groupby(rows, key=lambda row: (row["call"], row["lines"])):
         sends = list(group)
         ordered += sorted(sends, key=_client) if call in SENDS else sends
     return ordered

@@ -1,144 +1,62 @@
-"""Keep a server busy: the loads under which flamegraph.py looks at it.
+"""Keep a server busy that only prints, and see how busy a server was.
 
-Flood   a closed loop on a room: so many messages under way at any time, and the next one leaves
-        when one has been heard.
-Ingest  lines pushed at a server that only prints, as fast as it takes them.
-
-`Crowd.flood` checks every delivery when it comes, which takes longer than a server that coalesces
-needs to make it: half of the time such a server would wait for its load. Here one listener
-follows each message, the others read now and then, many messages at a time, and what is checked is
-how many lines each of them has heard. A server cannot tell: until they read, the kernel has it.
+Lines are pushed at it as fast as it takes them; those that broadcast are flooded by
+benchmarks.harness.flood.
 """
 
 from __future__ import annotations
 
 import contextlib
-import itertools
 import select
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.harness.crowd import RECEIVE_SIZE, Client, Crowd, DeliveryError, message
+from benchmarks.harness.crowd import Crowd, DeliveryError, message
+from benchmarks.harness.flood import TICK
 from benchmarks.harness.process import DEADLINE
 from benchmarks.harness.server import Server
 
 SENDERS = 5
-IN_FLIGHT = 8
 SIZE = 32
-"""Bytes of a message, with its newline."""
-BACKLOG = 256
-"""Messages after which the other listeners read; some 16 KiB for each, which the kernel holds."""
-PAUSE = 0.02
-"""Seconds after which they read and `done` is asked, if there are fewer."""
-BLOCK = 1 << 14
-"""Bytes of one send of Ingest."""
-
-
-class Flood:
-    """The first `senders` clients of a crowd talk, and all others hear it."""
-
-    def __init__(self, crowd: Crowd):
-        self.clients = crowd.clients
-        self.senders = min(SENDERS, len(self.clients) - 1)
-        self.turns = itertools.cycle(self.clients[: self.senders])
-        # The first of those who only listen: where everybody is told in order, most sends are yet
-        # to come when it has heard a message, and the next ones are there before they are done.
-        self.follower = self.clients[self.senders]
-        self.others = [client for client in self.clients if client is not self.follower]
-        self.said = 0
-        self.heard = dict.fromkeys((client.index for client in self.clients), 0)
-        for client in self.clients:
-            client.sent = 0
-            client.sock.settimeout(DEADLINE)
-
-    @property
-    def words(self) -> str:
-        return (
-            f"flood: {len(self.clients)} clients, {self.senders} of them send, "
-            f"{self.senders * IN_FLIGHT} messages of {SIZE} bytes in flight"
-        )
-
-    def run(self, done: Callable[[], bool]) -> int:
-        """Until `done`; how many messages. DeliveryError: somebody has not heard all of them."""
-        first, heard = self.said, self.heard
-        while True:
-            until = self.said + BACKLOG
-            look = time.monotonic() + PAUSE
-            while self.said < until and time.monotonic() < look:
-                self._say(heard[self.follower.index] + self.senders * IN_FLIGHT - self.said)
-                self._hear(self.follower)
-            for client in self.others:
-                if client.sent + heard[client.index] < heard[self.follower.index]:
-                    self._hear(client)
-            if done():
-                break
-        for client in self.clients:
-            while client.sent + heard[client.index] < self.said:
-                self._hear(client)
-            if client.sent + heard[client.index] > self.said:
-                raise DeliveryError(f"{client.name} heard more than was said")
-        return self.said - first
-
-    def _say(self, count: int) -> None:
-        """Each in its turn says up to IN_FLIGHT messages at once."""
-        while count > 0:
-            client = next(self.turns)
-            lines = min(count, IN_FLIGHT)
-            text = b"".join(message(client.sent + i, SIZE) for i in range(lines))
-            try:
-                client.sock.sendall(text)
-            except OSError as error:
-                raise DeliveryError(f"{client.name} cannot send: {_words(error)}") from None
-            client.sent += lines
-            self.said += lines
-            count -= lines
-
-    def _hear(self, client: Client) -> None:
-        try:
-            data = client.sock.recv(RECEIVE_SIZE)
-        except OSError as error:
-            raise DeliveryError(f"{client.name} cannot receive: {_words(error)}") from None
-        if not data:
-            raise DeliveryError(f"{client.name} was closed by the server")
-        self.heard[client.index] += data.count(b"\n")
+"""Bytes of a line, with its newline."""
+BLOCK = message(0, SIZE) * 512
+"""What is given to one send."""
 
 
 class Ingest:
-    """The first clients of a crowd push lines at a server that prints them."""
+    """The first clients push lines at a server that prints them."""
 
-    def __init__(self, crowd: Crowd):
-        self.clients = crowd.clients
-        self.senders = min(SENDERS, len(self.clients))
-        self.block = message(0, SIZE) * (BLOCK // SIZE)
-
-    @property
-    def words(self) -> str:
-        return (
-            f"ingest: {len(self.clients)} clients, {self.senders} of them push lines of {SIZE} "
+    def __init__(self, server: Server, clients: int):
+        self._crowd = Crowd(server.address, clients, broadcasts=False)
+        self.words = (
+            f"ingest: {clients} clients, {min(SENDERS, clients)} of them push lines of {SIZE} "
             "bytes as fast as stdout is read"
         )
 
-    def run(self, done: Callable[[], bool]) -> int:
-        """Until `done`; how many messages the kernel has taken. DeliveryError: none any more."""
-        waiting = {client.sock.fileno(): client for client in self.clients[: self.senders]}
-        rest = dict.fromkeys(waiting, self.block)
+    def __enter__(self) -> Ingest:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._crowd.close()
+
+    def run_until(self, done: Callable[[], bool]) -> int:
+        """How many lines the kernel has taken. DeliveryError: none any more."""
+        waiting = {client.sock.fileno(): client for client in self._crowd.clients[:SENDERS]}
+        rest = dict.fromkeys(waiting, BLOCK)
         poll = select.poll()
-        for fd, client in waiting.items():
-            client.sock.setblocking(False)
+        for fd in waiting:
             poll.register(fd, select.POLLOUT)
-        taken = 0
-        last = time.monotonic()
+        taken, last = 0, time.monotonic()
         while not done():
-            for fd, _ in poll.poll(PAUSE * 1000):
+            for fd, _ in poll.poll(TICK * 1000):
                 try:
                     sent = waiting[fd].sock.send(rest[fd])
                 except OSError as error:
                     name = waiting[fd].name
-                    raise DeliveryError(f"{name} cannot send: {_words(error)}") from None
-                rest[fd] = rest[fd][sent:] or self.block
-                taken += sent
-                last = time.monotonic()
+                    raise DeliveryError(f"{name} cannot send: {error.strerror}") from None
+                rest[fd] = rest[fd][sent:] or BLOCK
+                taken, last = taken + sent, time.monotonic()
             if time.monotonic() > last + DEADLINE:
                 raise DeliveryError(f"the server took nothing for {DEADLINE:g} s")
         return taken // SIZE
@@ -166,8 +84,3 @@ class Clock:
         self.seconds, self.cpu = seconds - self.seconds, cpu - self.cpu
         both = queued is not None and self.queued is not None
         self.queued = (queued or 0.0) - (self.queued or 0.0) if both else None
-
-
-def _words(error: OSError) -> str:
-    """A timeout has no errno and no words of the kernel's."""
-    return error.strerror or f"nothing happened for {DEADLINE:g} s"

@@ -2,9 +2,11 @@
 
 perf takes a sample when the CPU clock of the process has gone on, so a server that waits gives
 none; py-spy looks at the wall clock's pace, asks whether a thread runs, and then stops it, which
-comes too late for a thread that has fallen asleep in between. Where both agree, the picture is
-right. perf tells a system call by the kernel's functions; py-spy without --native tells it by the
-line of Python, so what the interpreter does on that line is in its share and not in perf's.
+comes too late for a thread that has fallen asleep in between.
+
+A sample is within a call when the function of the C library that makes it is in the stack, the rule
+of stacks.py, or the kernel's function for it. The stacks of user space are unwound from a copy of
+16 KiB of each (--call-graph dwarf), as Python is mostly built without frame pointers.
 
 perf_event_open(2): samples from inside the kernel need kernel.perf_event_paranoid at 1 or less, or
 CAP_PERFMON, and names for them kernel.kptr_restrict at 0.
@@ -18,55 +20,66 @@ import shutil
 import signal
 import subprocess
 from collections import Counter
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
-from benchmarks.harness.process import DEADLINE, has_ended
+from benchmarks.harness.process import DEADLINE, has_ended, starter
+from flames.stacks import CALLS
 
-SHOWN = ("send", "recv", "wait", "log")
-"""What perf can tell; all else is the interpreter, and the kernel's work beside these calls."""
-
-_SYSTEM_CALLS = (
-    ("log", re.compile(r"pipe_write|tty_write|file_tty_write")),
-    ("send", re.compile(r"\b(?:__sys_sendto|___sys_sendmsg|__sys_sendmsg|sock_write_iter)\b")),
-    ("recv", re.compile(r"\b(?:__sys_recvfrom|___sys_recvmsg|__sys_recvmsg|sock_read_iter)\b")),
-    ("wait", re.compile(r"\b(?:do_epoll_wait|core_sys_select|do_sys_poll|do_select)\b")),
-)
+_LOG = re.compile(r"(?:anon_|fifo_)?pipe_write|(?:file_)?tty_write")
+"""The kernel's functions by which a write is one to stdout."""
+_KERNELS = {
+    "send": re.compile(r"_+sys_send(?:to|msg)|sock_write_iter"),
+    "recv": re.compile(r"_+sys_recv(?:from|msg)|sock_read_iter"),
+    "wait": re.compile(r"do_epoll_wait|core_sys_select|do_sys_poll|do_select"),
+}
+_AROUND = {
+    "send": re.compile(r"sock_send.*|__pyx_\w*UVStream\w*write"),
+    "recv": re.compile(r"sock_recv.*"),
+    "wait": re.compile(r"select_(?:select|poll|epoll).*"),
+    "log": re.compile(r"os_write.*|_Py_write.*"),
+}
+"""The C functions of Python, or of uvloop, for these calls."""
 _KERNEL = re.compile(r"^\s*f{4}[0-9a-f]{12} (?!\[unknown\])", re.MULTILINE)
 
 
-class Perf:
-    """perf record on a process, from now until interrupt()."""
+class Seen(NamedTuple):
+    """Of the CPU time: what part was in a call, and what part in the C function around it."""
 
-    def __init__(self, program: str, pid: int, rate: int, folder: Path):
-        self._program, self._data = program, folder / "perf.data"
-        command = [program, "record", "-q", "-e", "cpu-clock", "-F", str(rate), "-g", "-B", "-N"]
-        self._process = subprocess.Popen(
-            [*command, "-p", str(pid), "-o", str(self._data)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+    call: float
+    around: float
+
+
+class Perf:
+    """perf record on a process, from now until interrupt(), where perf is there."""
+
+    def __init__(self, pid: int, rate: int, folder: Path):
+        self._data = folder / "perf.data"
+        self._process = None
+        if shutil.which("perf"):
+            command = ["perf", "record", "-q", "-e", "cpu-clock", "-F", str(rate), "-B", "-N"]
+            command += ["--call-graph", "dwarf,16384", "-p", str(pid), "-o", str(self._data)]
+            self._process = subprocess.Popen(
+                starter(signum=signal.SIGKILL, parent=os.getpid(), session=True) + command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
 
     def interrupt(self) -> None:
         """It writes its file on SIGINT, and not on SIGKILL."""
-        if self._process.poll() is None:
-            os.kill(self._process.pid, signal.SIGINT)
+        if self._process and self._process.poll() is None:
+            self._process.send_signal(signal.SIGINT)
 
-    def wait(self) -> None:
-        """Until it has written its file."""
-        if not has_ended(self._process.pid, DEADLINE):
-            self.kill()
-        self._process.wait()
-
-    def kill(self) -> None:
-        self._process.kill()
-        self._process.wait()
-
-    def shares(self) -> dict[str, float] | str:
-        """What part of the CPU time was in each of SHOWN; a text says why this cannot be told."""
+    def shares(self) -> dict[str, Seen] | str:
+        """Once it has been interrupted. A text says why there are none."""
+        if not self._process:
+            return "perf is not installed (apt-get install linux-perf)"
+        has_ended(self._process.pid, DEADLINE)
+        self.__exit__()
         done = subprocess.run(
-            [self._program, "script", "-i", str(self._data), "-F", "ip,sym"],
+            ["perf", "script", "-i", str(self._data), "-F", "ip,sym", "--no-inline"],
             capture_output=True,
             encoding="utf-8",
             errors="replace",
@@ -76,13 +89,16 @@ class Perf:
             return "perf recorded nothing (kernel.perf_event_paranoid, CAP_PERFMON)"
         return shares(done.stdout)
 
+    def __enter__(self) -> Perf:
+        return self
 
-def perf() -> str | None:
-    """The program, if it is there."""
-    return shutil.which("perf")
+    def __exit__(self, *error: object) -> None:
+        if self._process:
+            self._process.kill()
+            self._process.wait()
 
 
-def shares(script: str) -> dict[str, float] | str:
+def shares(script: str) -> dict[str, Seen] | str:
     """What `perf script -F ip,sym` printed, taken apart."""
     stacks = [stack for stack in script.split("\n\n") if stack.strip()]
     if not stacks:
@@ -92,10 +108,19 @@ def shares(script: str) -> dict[str, float] | str:
             "perf may not look into the kernel (sudo sysctl kernel.perf_event_paranoid=1 "
             "kernel.kptr_restrict=0)"
         )
-    found: Counter[str] = Counter()
+    calls: Counter[str] = Counter()
+    around: Counter[str] = Counter()
     for stack in stacks:
-        for name, pattern in _SYSTEM_CALLS:
-            if pattern.search(stack):
-                found[name] += 1
-                break
-    return {name: found[name] / len(stacks) for name in SHOWN}
+        names = {line.split(None, 1)[-1].partition("@")[0] for line in stack.splitlines() if line}
+        inside = _among(names, CALLS) or _among(names, _KERNELS)
+        outside = _among(names, _AROUND)
+        if inside:
+            is_log = outside == "log" or any(map(_LOG.fullmatch, names))
+            calls["log" if is_log else inside] += 1
+        elif outside:
+            around[outside] += 1
+    return {name: Seen(calls[name] / len(stacks), around[name] / len(stacks)) for name in _AROUND}
+
+
+def _among(names: Iterable[str], patterns: Mapping[str, re.Pattern[str]]) -> str | None:
+    return next((c for c, pattern in patterns.items() if any(map(pattern.fullmatch, names))), None)

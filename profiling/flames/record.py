@@ -3,8 +3,8 @@
 The starter, a process between this one and the server, starts the server as its child and waits;
 when the server is warm it becomes py-spy by execve(2). So py-spy is the server's parent, which is
 all the right it needs where kernel.yama.ptrace_scope is 1, as it is nearly everywhere, and neither
-the start nor the warm-up is in the picture. The server gets SIGKILL from the kernel when its parent
-ends, the starter when this process does (PR_SET_PDEATHSIG): nothing outlives us.
+the start nor the warm-up is in the picture. The kernel ends the server when its parent ends, and
+the parent when this process does: nothing outlives us.
 
 py-spy stays on the server's CPU. From another one it has to stop a server that is running, and the
 stop takes effect when an interrupt from CPU to CPU has arrived or the server's next system call
@@ -18,11 +18,8 @@ py-spy writes its file on SIGINT. SIGTERM would end it without.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
-import select
-import shlex
 import shutil
 import signal
 import subprocess
@@ -30,67 +27,29 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.harness.cpus import pinned, two_cpus
-from benchmarks.harness.crowd import Crowd, DeliveryError
-from benchmarks.harness.process import DEADLINE, ServerError, has_ended
+from benchmarks.harness.crowd import DeliveryError
+from benchmarks.harness.flood import Load, flood
+from benchmarks.harness.process import DEADLINE, ServerError, has_ended, starter
 from benchmarks.harness.roster import PeerError
-from benchmarks.harness.server import BROADCASTING, SERVERS, Server
-from flames.load import Clock, Flood, Ingest
-from flames.perf import Perf, perf
-from flames.stacks import parse, shares, shortened
+from benchmarks.harness.server import SILENT, Server
+from common.script import ProfilingError, one_line, quiet, without_folders
+from flames.load import SENDERS, Clock, Ingest
+from flames.perf import Perf, Seen
+from flames.stacks import parse_stacks, shares, shortened
 
 WARM_UP = 0.3
 """Seconds of load before py-spy looks."""
+IN_FLIGHT = 8
+"""Messages of each sender of a flood."""
 ENOUGH = 50
 """Samples; fewer make no picture."""
 THREADED = ("v1", "threads")
-"""A thread for each client: their shares are not to be trusted, see THREADS_TOLD."""
-THREADS_TOLD = (
-    "shares not to be trusted: of many threads that hand each other the interpreter, py-spy takes "
-    "some that wait for it for working, at the line of their last system call"
-)
-
-STARTER = """
-import ctypes, os, signal, sys
-parent, log, count = int(sys.argv[1]), sys.argv[2], int(sys.argv[3])
-spy, server = sys.argv[4:4 + count], sys.argv[4 + count:]
-def die_with(parent):
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-    if os.getppid() != parent:
-        os._exit(1)
-def exec_or_say(command):
-    try:
-        os.execvp(command[0], command)
-    except OSError as error:
-        sys.stderr.write(f"{command[0]} cannot be started: {error.strerror}\\n")
-        sys.stderr.flush()
-        os._exit(127)
-os.setsid()  # Ctrl-C is for the process that began this
-die_with(parent)
-wanted = {signal.SIGUSR1, signal.SIGCHLD}
-signal.pthread_sigmask(signal.SIG_BLOCK, wanted)
-own, child = os.getpid(), os.fork()
-if not child:
-    die_with(own)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, wanted)
-    exec_or_say(server)
-if signal.sigwait(wanted) == signal.SIGCHLD:
-    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    sys.exit(128 - status if status < 0 else status)
-signal.pthread_sigmask(signal.SIG_UNBLOCK, wanted)
-log = os.open(log, os.O_WRONLY | os.O_CREAT, 0o600)
-os.dup2(log, 1)
-os.dup2(log, 2)
-exec_or_say([*spy, "--pid", str(child)])
-"""
-
-
-class ProfileError(Exception):
-    """There is no recording; the text says why and what to do, in one line."""
+"""A thread for each client: py-spy's shares of them are not to be trusted."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +67,7 @@ class Plan:
 class Recording:
     """server: its name or its command line. stacks: shortened. seconds: how long was looked.
     busy: CPU time over that. queued: time it was ready and had no CPU, over that; None: it has
-    several threads. perf: its shares, or why there are none."""
+    several threads. perf: what that has seen of each call, or why there is nothing."""
 
     server: str
     load: str
@@ -118,7 +77,7 @@ class Recording:
     queued: float | None
     messages: int
     errors: int
-    perf: dict[str, float] | str
+    perf: dict[str, Seen] | str
 
     @property
     def label(self) -> str:
@@ -132,48 +91,50 @@ class Recording:
     @property
     def warnings(self) -> list[str]:
         """What a reader has to know before believing the picture."""
-        found = []
+        warnings = []
         if self.server in THREADED:
-            found.append(THREADS_TOLD)
+            warnings.append(
+                "shares not to be trusted: of many threads that hand each other the interpreter, "
+                "py-spy takes some that wait for it for working, at the line of their last system "
+                "call"
+            )
         used = f"it used {self.busy:.0%} of a CPU"
         if self.busy < 0.6 and self.queued is None:
-            found.append(
-                f"{used}; whether it waited for its load, or py-spy and others had the CPU, "
-                "cannot be told of several threads"
-            )
+            warnings.append(f"{used}; of several threads it cannot be told why not more")
         elif self.busy + (self.queued or 0) < 0.6:
-            found.append(f"not saturated: {used} and mostly waited for its load")
+            warnings.append(f"not saturated: {used} and mostly waited for its load")
         elif self.busy < 0.6:
-            found.append(
+            warnings.append(
                 f"{used} and was ready for {self.queued:.0%} of the time without getting it: "
                 "py-spy and other processes had it"
             )
         if self.errors > self.samples / 50:
-            found.append(f"py-spy could not read {self.errors} more samples")
-        return found
+            warnings.append(f"py-spy could not read {self.errors} more samples")
+        return warnings
+
+    @property
+    def summary(self) -> str:
+        queued = f", waited for a CPU {self.queued:.0%}" if self.queued else ""
+        return f"{self.samples:,} samples in {self.seconds:.1f} s, busy {self.busy:.0%}{queued}"
 
     def shares(self) -> dict[str, float]:
         return shares(self.stacks)
 
 
-def without_folders(command: str) -> str:
-    return " ".join(word.rpartition("/")[2] for word in shlex.split(command))
-
-
 def py_spy() -> str:
-    """The program: on PATH, or beside our interpreter. ProfileError: it is not there."""
-    found = shutil.which("py-spy") or shutil.which(Path(sys.executable).parent / "py-spy")
-    if not found:
-        raise ProfileError("py-spy is not installed: pip install -e '.[profiling]'")
-    return found
+    """The program: on PATH, or beside our interpreter. ProfilingError: it is not there."""
+    path = shutil.which("py-spy") or shutil.which(str(Path(sys.executable).with_name("py-spy")))
+    if not path:
+        raise ProfilingError("py-spy is not installed: pip install -e '.[profiling]'")
+    return path
 
 
 def version_of(spy: str) -> str:
-    """As it says itself: "py-spy 0.4.1"."""
+    """As it calls itself: "py-spy 0.4.1"."""
     try:
         done = subprocess.run([spy, "--version"], capture_output=True, text=True, check=False)
     except OSError as error:
-        raise ProfileError(f"py-spy cannot be started: {error.strerror}") from None
+        raise ProfilingError(f"py-spy cannot be started: {error.strerror}") from None
     return done.stdout.strip() or "py-spy"
 
 
@@ -185,40 +146,31 @@ def record(name: str, plan: Plan, folder: Path) -> Recording:
     with ExitStack() as stack:
         cpu, load_cpu = two_cpus()
         stack.enter_context(pinned(load_cpu))
-        starter = [sys.executable, "-S", "-c", STARTER, str(os.getpid()), str(log)]
+        begin = starter(watcher=spy, log=str(log))
         try:
-            server = Server(
-                name,
-                arguments=["--quiet"] if name in BROADCASTING else [],
-                wrapper=[*starter, str(len(spy)), *spy],
-                cpu=cpu,
-            )
+            server = Server(name, arguments=quiet(name), tied=True, wrapper=begin, cpu=cpu)
         except (ServerError, PeerError) as error:
-            raise ProfileError(f"{name} cannot be profiled: {_line(str(error))}") from None
-        pidfd = os.pidfd_open(server.pid)
-        stack.callback(os.close, pidfd)
-        stack.callback(_end, server, pidfd)
-        silent = name in SERVERS and name not in BROADCASTING
-        looking = perf()
+            raise ProfilingError(f"{name} cannot be profiled: {one_line(error)}") from None
+        stack.enter_context(server)
         try:
-            crowd = stack.enter_context(Crowd(server.address, plan.clients, broadcasts=not silent))
-            load = Ingest(crowd) if silent else Flood(crowd)
-            load.run(_after(WARM_UP, server))
+            load: Ingest | Load = (
+                Ingest(server, plan.clients)
+                if name in SILENT
+                else flood(server, plan.clients, SENDERS, in_flight=IN_FLIGHT, cpu=load_cpu)
+            )
+            stack.enter_context(load)
+            load.run_until(_after(WARM_UP, server))
             os.kill(server.process.pid, signal.SIGUSR1)
-            load.run(_sampling(server, log))
-            watcher = Perf(looking, server.pid, plan.rate, folder) if looking else None
-            if watcher:
-                stack.callback(watcher.kill)
+            load.run_until(_sampling(server, log))
+            perf = stack.enter_context(Perf(server.pid, plan.rate, folder))
             clock = Clock(server)
-            messages = load.run(_after(plan.duration, server))
+            taken = load.run_until(_after(plan.duration, server))
             clock.stop()
         except (OSError, DeliveryError) as error:
-            raise ProfileError(f"{name}: {_obituary(server, pidfd, log, error)}") from None
-        if watcher:
-            watcher.interrupt()
+            raise ProfilingError(f"{name}: {_obituary(server, log, error)}") from None
+        perf.interrupt()
         stacks = _stop(name, server, log, raw)
-        if watcher:
-            watcher.wait()
+        seen = perf.shares()
     errors = re.search(r"Errors: (\d+)", _text(log))
     return Recording(
         server=name,
@@ -227,21 +179,42 @@ def record(name: str, plan: Plan, folder: Path) -> Recording:
         seconds=clock.seconds,
         busy=clock.cpu / clock.seconds,
         queued=None if clock.queued is None else clock.queued / clock.seconds,
-        messages=messages,
+        messages=taken if isinstance(taken, int) else taken.deliveries // (plan.clients - 1),
         errors=int(errors[1]) if errors else 0,
-        perf=watcher.shares() if watcher else "perf is not installed (apt-get install linux-perf)",
+        perf=seen,
     )
 
 
 def _after(seconds: float, server: Server) -> Callable[[], bool]:
+    """To be asked in short ticks. DeliveryError: the server, or py-spy, has come to its end."""
     until = time.monotonic() + seconds
 
     def done() -> bool:
         if has_ended(server.process.pid, 0):
             raise DeliveryError("its parent has ended")
+        if is_killed(server.pid):
+            raise DeliveryError("it has been killed")
         return time.monotonic() >= until
 
     return done
+
+
+def is_killed(pid: int) -> bool:
+    """Whether a process has ended, or SIGKILL is pending for it while a tracer holds it.
+
+    A tracer that has asked for PTRACE_O_TRACEEXIT stops a killed process on its way out until it is
+    waited for, ptrace(2). py-spy between PTRACE_SEIZE and its wait does so: the sockets stay open,
+    nobody hears a thing, and a pidfd keeps silent.
+    """
+    alive = False
+    with suppress(FileNotFoundError, ProcessLookupError):
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            status = dict(re.findall(r"^(\w+):\s+(\S+)", (thread / "status").read_text(), re.M))
+            pending = int(status["SigPnd"], 16) | int(status["ShdPnd"], 16)
+            if int(status["TracerPid"]) and pending & 1 << signal.SIGKILL - 1:
+                return True
+            alive = alive or status["State"] not in "ZX"
+    return not alive
 
 
 def _sampling(server: Server, log: Path) -> Callable[[], bool]:
@@ -259,75 +232,57 @@ def _sampling(server: Server, log: Path) -> Callable[[], bool]:
 
 
 def _stop(name: str, server: Server, log: Path, raw: Path) -> Counter[str]:
-    """The stacks, once py-spy has written them. ProfileError: it has not, or too few."""
+    """The stacks, once py-spy has written them. ProfilingError: it has not, or too few."""
     os.kill(server.process.pid, signal.SIGINT)
     if not has_ended(server.process.pid, 2 * DEADLINE):
-        raise ProfileError(f"{name}: py-spy did not end within {2 * DEADLINE:g} s")
+        raise ProfilingError(f"{name}: py-spy did not end within {2 * DEADLINE:g} s")
+    stacks: Counter[str] = Counter()
     try:
-        stacks = shortened(parse(raw.read_text("utf-8")))
+        stacks = shortened(parse_stacks(raw.read_text("utf-8")))
     except FileNotFoundError:
-        stacks = Counter()
+        pass
     except ValueError as error:
-        raise ProfileError(f"{name}: py-spy wrote something else: {error}") from None
-    samples = sum(stacks.values())
-    if samples < ENOUGH:
-        trouble = _trouble(_text(log))
-        raise ProfileError(
-            f"{name}: {trouble}"
-            if trouble
-            else f"{name}: {samples} samples are too few for a picture, {ENOUGH} are needed: take "
+        raise ProfilingError(f"{name}: py-spy wrote something else: {error}") from None
+    if sum(stacks.values()) < ENOUGH:
+        few = (
+            f"{sum(stacks.values())} samples are too few for a picture, {ENOUGH} are needed: take "
             "a longer --duration or a higher --rate"
         )
+        raise ProfilingError(f"{name}: {_trouble(_text(log)) or few}")
     return stacks
 
 
-def _end(server: Server, pidfd: int) -> None:
-    """All that the starter has begun, whoever of them lives. It keeps the group's number until it
-    is waited for, so that no stranger can have it."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(server.process.pid, signal.SIGKILL)
-    server.process.wait()
-    _has_ended(pidfd, DEADLINE)
-
-
-def _has_ended(pidfd: int, within: float) -> bool:
-    poll = select.poll()
-    poll.register(pidfd, select.POLLIN)
-    return bool(poll.poll(within * 1000))
-
-
-def _obituary(server: Server, pidfd: int, log: Path, error: Exception) -> str:
+def _obituary(server: Server, log: Path, error: Exception) -> str:
     """Who ended first: py-spy, which takes the server with it, or the server."""
     ended = has_ended(server.process.pid, 0.5)
     trouble = _trouble(_text(log))
     if ended and trouble:
         return trouble
-    if _has_ended(pidfd, 0.5):
-        last = "; ".join(server.errors.all()[-3:])
-        return f"the server died under load{f': {last}' if last else ''}"
-    return str(error)
+    deadline = time.monotonic() + 0.5
+    while not is_killed(server.pid):
+        if time.monotonic() > deadline:
+            return str(error)
+        time.sleep(0.01)
+    last = "; ".join(server.errors.all()[-3:])
+    return f"the server died under load{f': {last}' if last else ''}"
 
 
-def _trouble(said: str) -> str:
+def _trouble(log: str) -> str:
     """What py-spy complains about, in one line; "" when it does not."""
-    if re.search(r"Permission [Dd]enied|[Oo]peration not permitted|EPERM", said):
+    if re.search(r"Permission [Dd]enied|[Oo]peration not permitted|EPERM", log):
         return (
             "py-spy may not trace the server, its own child (EPERM): kernel.yama.ptrace_scope must "
             "be 0 or 1, a container needs --cap-add=SYS_PTRACE"
         )
-    if "Check that the process is running" in said or "No such process" in said:
+    if "Check that the process is running" in log or "No such process" in log:
         return ""  # the server has ended, and that is the trouble
-    if "Failed to find python version" in said:
+    if "Failed to find python version" in log:
         return "py-spy finds no Python in it"
-    found = re.search(r"^Error: (.+)|^(.+cannot be started: .+)", said, re.MULTILINE)
-    return f"py-spy: {found[1] or found[2]}" if found else ""
+    match = re.search(r"^Error: (.+)|^(.+cannot be started: .+)", log, re.MULTILINE)
+    return f"py-spy: {match[1] or match[2]}" if match else ""
 
 
 def _text(log: Path) -> str:
-    with contextlib.suppress(FileNotFoundError):
+    with suppress(FileNotFoundError):
         return log.read_text(errors="replace")
     return ""
-
-
-def _line(text: str) -> str:
-    return " ".join(text.split())

@@ -2,29 +2,27 @@
 
 A stack is its frames from the outermost to the innermost, joined by ";"; a frame is
 `Server.send (stages/v3/server.py:234)`. Folded stacks are how often each of them was seen, and a
-line of a .folded file is one of them, a space, and that number. Table, speedscope file and both
-kinds of pictures are made of this and of nothing else.
+line of a .folded file is one of them, a space, and that number. The tables of shares and the
+pictures are made of this and of nothing else; speedscope opens such a file as it is.
 """
 
 from __future__ import annotations
 
 import functools
-import json
 import linecache
 import re
 import sysconfig
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[2]
 _ROOTS = [ROOT] + [Path(sysconfig.get_path(name)) for name in ("purelib", "platlib", "stdlib")]
 """Where the files of frames are: the names in a stack are relative to one of these folders."""
 
-KINDS = ("send", "recv", "wait", "log", "parse", "room", "loop", "rest")
-"""What a server does, in the order in which it is told; KINDS_TOLD says what is meant."""
-KINDS_TOLD = {
+KINDS = {
     "send": "the line, or the function of the C library, that gives bytes to a socket",
     "recv": "the line, or the function of the C library, that takes bytes from a socket",
     "wait": "the line, or the function of the C library, that waits for readiness",
@@ -34,6 +32,7 @@ KINDS_TOLD = {
     "loop": "the rest of the event loop: reactor, asyncio, selectors, uvloop, threading",
     "rest": "everything else",
 }
+"""What a server does, in the order of tables, and what is meant by it."""
 
 Stacks = Mapping[str, int]
 
@@ -45,8 +44,8 @@ class Frame(NamedTuple):
 
     @classmethod
     def of(cls, text: str) -> Frame:
-        found = _FRAME.fullmatch(text)
-        return cls(found[1], found[2] or "", int(found[3] or 0)) if found else cls(text, "", 0)
+        match = _FRAME.fullmatch(text)
+        return cls(match[1], match[2] or "", int(match[3] or 0)) if match else cls(text, "", 0)
 
     def __str__(self) -> str:
         line = f":{self.line}" if self.line else ""
@@ -58,15 +57,17 @@ class Frame(NamedTuple):
 
 
 _FRAME = re.compile(r"(.+?)(?: \(([^()]+?)(?::(\d+))?\))?")
-_WAITS = r"select|poll|epoll_p?wait|_select|__select|pselect|ppoll|uv__io_poll"
-_NATIVE = [
-    ("send", re.compile(r"(?:__)?(?:libc_)?(?:send|sendto|sendmsg|write|writev)")),
-    ("recv", re.compile(r"(?:__)?(?:libc_)?(?:recv|recvfrom|recvmsg|read|readv)")),
-    ("wait", re.compile(rf"(?:__)?(?:libc_)?(?:{_WAITS})")),
-]
+CALLS = {
+    "send": re.compile(r"_*(?:GI_+)?(?:libc_)?(?:send|sendto|sendmsg|write|writev)"),
+    "recv": re.compile(r"_*(?:GI_+)?(?:libc_)?(?:recv|recvfrom|recvmsg|read|readv)"),
+    "wait": re.compile(
+        r"_*(?:GI_+)?(?:libc_)?(?:select|pselect|poll|ppoll|epoll_p?wait2?)|uv__io_poll"
+    ),
+}
+"""The functions of the C library that make these calls, under all names that it has for them."""
 _LINES = [
     ("log", re.compile(r"\bos\.write\(")),
-    ("send", re.compile(r"\.(?:send|sendall|sendto|sendmsg)\(|transport\.write\(|map\(transmit")),
+    ("send", re.compile(r"\.send(?:all|to|msg)?\(|(?:transport|writer)\.write\(|map\(transmit")),
     ("recv", re.compile(r"\.recv(?:_into|from|msg)?\(|\.accept\(")),
     ("wait", re.compile(r"\bselect\.select\(|\b_?(?:epoll|selector|poll)\.(?:poll|select)\(")),
     ("wait", re.compile(r"\b_select\(")),
@@ -80,7 +81,7 @@ _LOOP = re.compile(
 )
 
 
-def parse(text: str) -> Counter[str]:
+def parse_stacks(text: str) -> Counter[str]:
     """The stacks of a file in py-spy's raw format. ValueError: it is none."""
     stacks: Counter[str] = Counter()
     for number, line in enumerate(text.splitlines(), 1):
@@ -98,10 +99,10 @@ def folded(stacks: Stacks) -> str:
 
 def shortened(stacks: Stacks) -> Counter[str]:
     """The same without a path of this machine and without an address of this process."""
-    found: Counter[str] = Counter()
+    result: Counter[str] = Counter()
     for stack, count in stacks.items():
-        found[";".join(map(_shortened, stack.split(";")))] += count
-    return found
+        result[";".join(map(_shortened, stack.split(";")))] += count
+    return result
 
 
 @functools.lru_cache(maxsize=None)
@@ -139,13 +140,14 @@ def kind(stack: str) -> str:
     python = next((frame for frame in reversed(frames) if not frame.native), None)
     name = python.function.rpartition(".")[2] if python else ""
     if frames[-1].native:
-        for found, pattern in _NATIVE:
+        for call, pattern in CALLS.items():
             if pattern.fullmatch(frames[-1].function):
-                return "log" if found == "send" and name == "say" else found
+                return "log" if call == "send" and name == "say" else call
     else:
-        for found, pattern in _LINES:
-            if pattern.search(source(str(frames[-1]))):
-                return found
+        line = source(str(frames[-1]))
+        for call, pattern in _LINES:
+            if pattern.search(line):
+                return call
     if python is None:
         return "rest"
     if name in _LOG and python.file != "lowlevel/room.py":
@@ -163,11 +165,10 @@ def kind(stack: str) -> str:
 
 def shares(stacks: Stacks) -> dict[str, float]:
     """What part of all samples is of each of KINDS; together 1."""
-    total = sum(stacks.values())
-    found = dict.fromkeys(KINDS, 0)
+    counts = dict.fromkeys(KINDS, 0)
     for stack, count in stacks.items():
-        found[kind(stack)] += count
-    return {name: count / total if total else 0.0 for name, count in found.items()}
+        counts[kind(stack)] += count
+    return {name: count / sum(stacks.values()) for name, count in counts.items()}
 
 
 class Share(NamedTuple):
@@ -198,40 +199,25 @@ def function(text: str) -> str:
     return str(Frame(frame.function, file, 0))
 
 
-def speedscope(stacks: Stacks, name: str) -> str:
-    """The stacks in the file format of speedscope: a sampled profile, in which
-    the weight of a stack is how often it was seen."""
-    frames: dict[str, int] = {}
-    samples = [
-        [frames.setdefault(text, len(frames)) for text in stack.split(";")]
-        for stack in sorted(stacks)
-    ]
-    weights = [stacks[stack] for stack in sorted(stacks)]
+@dataclass
+class Node:
+    """A frame and what was called from it. weights: of the samples in both, by what they are."""
 
-    def described(text: str) -> dict[str, Any]:
-        frame = Frame.of(text)
-        found: dict[str, Any] = {"name": frame.function}
-        if frame.file:
-            found["file"] = frame.file
-        if frame.line:
-            found["line"] = frame.line
-        return found
+    name: str
+    weights: dict[str, float] = field(default_factory=dict)
+    children: dict[str, Node] = field(default_factory=dict)
 
-    profile = {
-        "type": "sampled",
-        "name": name,
-        "unit": "none",
-        "startValue": 0,
-        "endValue": sum(weights),
-        "samples": samples,
-        "weights": weights,
-    }
-    document = {
-        "$schema": "https://www.speedscope.app/file-format-schema.json",
-        "name": name,
-        "exporter": "sock_chat profiling/flamegraph.py",
-        "activeProfileIndex": 0,
-        "shared": {"frames": [described(text) for text in frames]},
-        "profiles": [profile],
-    }
-    return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
+    def add(self, label: str, weight: float) -> None:
+        self.weights[label] = self.weights.get(label, 0) + weight
+
+
+def tree(stacks: Iterable[tuple[Iterable[str], str, float]]) -> Node:
+    """(frames, what the samples are, their weight), put together by their common callers."""
+    root = Node("all")
+    for frames, label, weight in stacks:
+        node = root
+        node.add(label, weight)
+        for name in frames:
+            node = node.children.setdefault(name, Node(name))
+            node.add(label, weight)
+    return root

@@ -1,9 +1,9 @@
-"""What stands in the pages between markers: tables of results, listings, links to lines.
+"""What stands in the pages between markers: tables of results, listings, figures.
 
 Each function gives text. None measures: they read comparison.json, syscalls.json, rounds.json and
 the sources, so that the same inputs give the same text on any machine. A link begins with a slash,
 at the repository's root; __main__ makes it relative to its page. What the results do not have is
-"-" in a table and an error within a sentence. A ratio is taken within a round.
+"-" in a table and an error within a sentence.
 """
 
 from __future__ import annotations
@@ -13,13 +13,15 @@ import difflib
 import functools
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 from benchmarks.compare import tables
-from benchmarks.compare.tables import PICTURES, cell, number
+from benchmarks.compare.tables import BUSY, MARK, cell, number, unsaturated
+from benchmarks.harness.environment import differences
 from benchmarks.harness.files import ROOT
 from benchmarks.harness.server import BROADCASTING
+from benchmarks.harness.tables import table
 
 RESULTS = {
     "comparison": "benchmarks/results/comparison.json",
@@ -32,13 +34,6 @@ FILES = {
 }
 FLOODS = ("flood 10", "flood 100", "flood 1000")
 LOADS = ("lock-step 10", "lock-step 100", "flood 100")
-PICTURED = ("v3", "v4", "uvloop", "epoll --flush message", "epoll", "c", "go", "node --cork")
-COALESCING = (
-    *("v4", "uvloop", "epoll --flush message", "epoll", "c --flush message", "c"),
-    *("uvloop-protocol --coalesce", "go"),
-)
-
-Figure = Mapping[str, float]
 
 
 # The inputs.
@@ -50,12 +45,9 @@ def results(name: str) -> dict[str, Any]:
     return tables.load(path) if name == "comparison" else dict(json.loads(path.read_text("utf-8")))
 
 
-def figure(name: str, *keys: str) -> Figure | None:
-    """A derived figure of comparison.json: its median, smallest and largest."""
-    found: Any = results("comparison")["derived"][name]
-    for key in keys:
-        found = found.get(key, {})
-    return found or None
+def median(name: str, workload: str, server: str) -> float:
+    """Of a derived figure of comparison.json. KeyError: it has none."""
+    return float(results("comparison")["derived"][name][workload][server]["median"])
 
 
 @functools.lru_cache(maxsize=None)
@@ -77,40 +69,23 @@ def functions(path: str) -> dict[str, tuple[int, int]]:
 
 def cpu(workload: str, server: str) -> str:
     """CPU time of the server per delivery."""
-    found = figure("cpu_us", workload, server)
-    if not found:
-        raise LookupError(f"there is no {server} in {workload}")
-    return f"{number(found['median'])} µs"
+    return f"{number(median('cpu_us', workload, server))} µs"
 
 
 def ratio(workload: str, server: str, reference: str) -> str:
     """CPU time per delivery over that of another server: the median of the rounds' ratios."""
-    costs: dict[str, dict[int, float]] = {server: {}, reference: {}}
-    for sample in results("comparison")["samples"]:
-        if tables.label(sample) == workload and sample["server"] in costs:
-            cost = sample["cpu_seconds"] / sample["deliveries"]
-            costs[sample["server"]][sample["round"]] = cost
-    above, below = costs[server], costs[reference]
-    return number(tables.spread(above[r] / below[r] for r in above.keys() & below)["median"])
+    pair = (workload, server), (workload, reference)
+    return number(tables.ratio(results("comparison"), "cpu_us", *pair)["median"])
 
 
 def memory(server: str) -> str:
-    """Resident memory of an idle client."""
-    kib = results("comparison")["derived"]["memory_kib"].get(server)
-    return "-" if kib is None else f"{number(kib)} KiB"
+    """Private memory of an idle client."""
+    return f"{number(median('memory_kib', 'memory', server), 2)} KiB"
 
 
 def idle(server: str) -> str:
-    """The CPU time that an idle client adds to each turn: the slope between the fewest and the
-    most that were measured, if what was measured beside these and beside those does not overlap."""
-    found = results("comparison")["derived"]["turn_us"].get(server, {})
-    if len(found) < 2:
-        return "-"
-    few, *_, many = sorted(found, key=int)
-    low, high = found[few], found[many]
-    if low["max"] >= high["min"]:
-        return "nothing of a turn"
-    return f"{number((high['median'] - low['median']) / (int(many) - int(few)))} µs of each turn"
+    """The CPU time that an idle client adds to each turn."""
+    return f"{tables.idle_in_turn(results('comparison'), server)} of each turn"
 
 
 def calls(server: str) -> str:
@@ -132,68 +107,63 @@ def sources(*names: str) -> str:
     parts = []
     for name in names:
         shown = RESULTS[name] if name == "rounds" else RESULTS[name].replace(".json", ".md")
-        measured = "`{command}`, {date}, {cpus} x {cpu}, {kernel}, {python}"
-        environment = measured.format(**results(name)["environment"])
-        parts.append(f"{link(shown.rpartition('/')[2], shown)}: {environment}")
-    return f"<sub>{'<br>'.join(parts)}</sub>"
+        about = {"commit": "-", **results(name)["environment"]}
+        measured = "`{command}`, {date}, commit {commit}, {cpus} x {cpu}, {kernel}, {python}"
+        parts.append(f"{link(shown.rpartition('/')[2], shown)}: {measured.format(**about)}")
+    apart = differences(*(results(name)["environment"] for name in (names[0], names[-1])))
+    return f"<sub>{'<br>'.join([*parts, apart] if apart else parts)}</sub>"
 
 
-def picture() -> str:
-    """The chart of the floods, and its figures for a few of the servers."""
-    rows = [["server", *(f"{flood}, µs" for flood in FLOODS), "messages per send"]]
-    for server in PICTURED:
-        costs = (medians("cpu_us", server, [flood]) for flood in FLOODS)
-        rows.append([f"`{server}`", *costs, medians("messages_per_send", server, FLOODS)])
-    name = "cpu-per-delivery.svg"
+def floods(*servers: str) -> str:
+    """What a delivery costs in the floods, how many share a send, and what a send costs."""
+    rows = [["server", *FLOODS, "messages per send", "µs per send", "busy"]]
+    marked = False
+    for server in servers:
+        costs = []
+        for flood in FLOODS:
+            mark = f" {MARK}" if unsaturated(results("comparison"), flood, server) else ""
+            costs.append(spread("cpu_us", flood, server) + mark)
+            marked = marked or bool(mark)
+        row = [f"`{server}`", *costs]
+        for name in ("messages_per_send", "cpu_per_send_us"):
+            row.append(", ".join(number(median(name, flood, server)) for flood in FLOODS))
+        row.append(", ".join(f"{median('busy', flood, server):.0%}" for flood in FLOODS))
+        rows.append(row)
     note = (
-        "CPU time of the server per delivery; messages per send with 10, 100 and 1000 clients. "
-        f"Medians of {results('comparison')['parameters']['rounds']} rounds."
+        "CPU time of the server per delivery, µs, with the number of clients that the flood is "
+        "named after; in the other columns the medians of the three floods. Busy: the server's "
+        "CPU time over the time that passed."
     )
-    chart = f"!{link(PICTURES[name], f'benchmarks/results/{name}')}"
-    return block(chart, table(rows, numbers=True), note, sources("comparison"))
+    if marked:
+        note += (
+            f" {MARK} Busy for less than {BUSY:.0%}: the figure says something of the load, too."
+        )
+    return block(table(rows), note, sources("comparison"))
 
 
 def cost(*servers: str) -> str:
     """What a message and an idle client cost a server, and the one before it."""
     rows = [["", *(f"`{name}`" for name in servers)]]
+
+    def row(title: str, name: str, workload: str, digits: int = 3) -> None:
+        cells = [spread(name, workload, server, digits) for server in servers]
+        if set(cells) != {"-"}:
+            rows.append([title, *cells])
+
     rows.append(["system calls per message", *map(calls, servers)])
     for load in LOADS:
-        cells = [spread(figure("cpu_us", load, server)) for server in servers]
-        if set(cells) != {"-"}:
-            rows.append([f"CPU time per delivery, {load}, µs", *cells])
-    for beside in map(str, results("comparison")["parameters"]["beside"]):
-        cells = [spread(figure("turn_us", server, beside)) for server in servers]
-        rows.append([f"CPU time of a turn beside {beside} idle clients, µs", *cells])
-    rows.append(["an idle client, resident memory", *map(memory, servers)])
+        row(f"CPU time per delivery, {load}, µs", "cpu_us", load)
+    for beside in results("comparison")["parameters"]["beside"]:
+        row(f"CPU time of a turn beside {beside} idle clients, µs", "turn_us", f"turn {beside}")
+    row("an idle client, memory, KiB", "memory_kib", "memory", 2)
     rows.append(["an idle client, CPU time", *map(idle, servers)])
-    return block(table(rows), sources("syscalls", "comparison"))
-
-
-def coalescing() -> str:
-    """What a delivery costs, how many share a send, and what a send costs."""
-    rows = [["server", *FLOODS, "messages per send", "µs per send"]]
-    for server in COALESCING:
-        cells = [spread(figure("cpu_us", flood, server)) for flood in FLOODS]
-        per_send = ("messages_per_send", "cpu_per_send_us")
-        rows.append([f"`{server}`", *cells, *(medians(name, server, FLOODS) for name in per_send)])
-    note = (
-        "CPU time of the server per delivery, µs, with the number of clients that the flood is "
-        "named after; in the last two columns the medians of the three floods."
-    )
-    return block(table(rows, numbers=True), note, sources("comparison"))
+    return block(table(rows, numbers=False), sources("syscalls", "comparison"))
 
 
 def readiness() -> str:
     """One wait against the number of idle descriptors."""
-    parameters = results("comparison")["parameters"]
-    counts = [str(count) for count in parameters["descriptors"]]
-    rows = [["CPU time of one wait, µs", *(f"K = {count}" for count in counts)]]
-    for kind, found in results("comparison")["derived"]["readiness_us"].items():
-        limits = parameters["readiness_limits"].get(kind, {})
-        cells = (limits.get(count) or spread(found.get(count)) for count in counts)
-        rows.append([f"`{kind}`", *cells])
-    note = "One descriptor is ready, K others are idle."
-    return block(table(rows, numbers=True), note, sources("comparison"))
+    note = "CPU time of one wait, µs. One descriptor is ready, K others are idle."
+    return block(tables.Page(results("comparison")).waits(), note, sources("comparison"))
 
 
 def round_of(server: str) -> str:
@@ -205,7 +175,7 @@ def round_of(server: str) -> str:
     note = f"One message among {results('rounds')['clients']} clients, whose ports are made up."
     if server in BROADCASTING:
         note += " The server was `--quiet`: else there is one `write` more, the log."
-    return block(table(rows), note, sources("rounds"))
+    return block(table(rows, numbers=False), note, sources("rounds"))
 
 
 def diff(old: str, new: str) -> str:
@@ -238,22 +208,11 @@ def link(text: str, path: str, number: int | None = None) -> str:
     return f"[{text}](/{path}{f'#L{number}' if number else ''})"
 
 
-def table(rows: Sequence[Sequence[str]], *, numbers: bool = False) -> str:
-    """The first row is the head. numbers: all but the first column to the right."""
-    head, *body = rows
-    rule = ["---", *(["---:" if numbers else "---"] * (len(head) - 1))]
-    return "\n".join(f"| {' | '.join(row)} |" for row in [head, rule, *body])
-
-
-def spread(found: Figure | None) -> str:
+def spread(name: str, workload: str, server: str, digits: int = 3) -> str:
+    """The cell of comparison.md."""
+    found = results("comparison")["derived"][name].get(workload, {}).get(server)
     rounds = results("comparison")["parameters"]["rounds"]
-    return cell(dict(found), rounds) if found else "-"
-
-
-def medians(name: str, server: str, workloads: Iterable[str]) -> str:
-    """Of a figure in each of the workloads: "1.00, 1.00, 1.00"."""
-    found = (figure(name, workload, server) for workload in workloads)
-    return ", ".join(number(one["median"]) if one else "-" for one in found)
+    return cell(found, rounds, digits) if found else "-"
 
 
 def _code(text: str) -> str:

@@ -24,7 +24,6 @@ import time
 from contextlib import suppress
 from errno import EMFILE, ENFILE, ENOBUFS, ENOMEM
 from typing import Dict, Optional, Set
-from unicodedata import category
 
 NAME = "thread-per-client"
 BACKLOG = 1024  # connections the kernel completes before we accept(): a burst of 500 fits
@@ -33,63 +32,19 @@ READ_SIZE = 16384  # bytes of one recv(); then another thread may have the inter
 STACK_SIZE = 1 << 18  # bytes of stack for a thread: what receive() needs, with room to spare
 MEMORY_RESERVE = 1 << 23  # bytes of address space that no newcomer's thread gets
 RESERVE = 16  # descriptors that no client gets: the log, a library, an operator need some
-OWN = 16  # descriptors that a server of any kind needs for itself
 NO_RESOURCES = (EMFILE, ENFILE, ENOBUFS, ENOMEM)  # what accept() may fail for
 ACCEPT_PAUSE = 0.2  # seconds without accept() after it failed for want of descriptors
 STOP_PATIENCE = 1.0  # seconds for the threads to end; a stuck stdout may hold them
-HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}  # Unicode categories
 FULL = b"servidor lleno\n"
 TOO_LONG = "línea demasiado larga"
-
-STDOUT, STDERR = 1, 2
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
-failed_streams: Set[int] = set()
-log_lock = threading.RLock()
-
-
-class LineTooLong(Exception):
-    """More than MAX_LINE bytes without a newline."""
-
-
-def say(line: str, stream: int = STDOUT) -> None:
-    """Write one line to a standard stream, visible at once.
-
-    write(2) itself: what the stream does not take must not stay in a buffer that fails once more
-    at exit. EPIPE or ENOSPC cost this line; the room lives on, and stderr hears of it once.
-    """
-    encoding = getattr(sys.stdout if stream == STDOUT else sys.stderr, "encoding", "utf-8")
-    data = f"{line}\n".encode(encoding, "backslashreplace")
-    try:
-        with log_lock:  # a pipe may cut a write of more than PIPE_BUF bytes in two, pipe(7)
-            while data:
-                try:
-                    data = data[os.write(stream, data) :]
-                except BlockingIOError:  # a pipe that its other user made non-blocking
-                    select.select([], [stream], [])
-    except OSError as error:
-        if stream not in failed_streams:
-            failed_streams.add(stream)
-            say(f"No se puede escribir el registro: {error.strerror}", STDERR)
-
-
-def visible(text: str) -> str:
-    """Escape what a terminal would obey or hide, as `\\x1b` or `\\u202e`."""
-    if text.isprintable():
-        return text
-    return "".join(escape(char) if category(char) in HIDDEN else char for char in text)
-
-
-def escape(char: str) -> str:
-    if char < "\x80":
-        return f"\\x{ord(char):02x}"
-    return char.encode("ascii", "backslashreplace").decode()
 
 
 def next_line(in_buffer: bytearray) -> Optional[bytes]:
     """Cut the first line off `in_buffer`, without its "\\n"; None while there is no whole line."""
     end = in_buffer.find(b"\n")
     if (end if end >= 0 else len(in_buffer)) > MAX_LINE:
-        raise LineTooLong
+        raise ValueError("no newline within MAX_LINE")
     if end < 0:
         return None
     line = bytes(in_buffer[:end])
@@ -103,19 +58,26 @@ def text_of(line: bytes) -> str:
 
 
 class Server:
+    """dup(), mmap() and the thread `first` are for a process that runs out of things. accept(2)
+    takes its descriptor before it waits: it may be one of the last, though lower ones have become
+    free. A thread may find a stack but no memory for its first steps: it dies before it reports,
+    and start() waits for ever. And in Python 3.8 a thread ends with the help of libgcc_s, which
+    the C library loads for the first one, or aborts."""
+
     def __init__(self, listener: socket.socket, limit: int, quiet: bool):
         self.listener = listener
         self.limit = limit - RESERVE
         self.quiet = quiet
         self.clients: Dict[socket.socket, threading.Thread] = {}
         self.lock = threading.Lock()  # of self.clients, which every thread changes
-        self.most = 0  # threads at a time so far
+        self.log_lock = threading.Lock()  # a pipe may cut a long write in two, pipe(7)
         self.full = False
         self.stopping = False
 
     def log(self, line: str) -> None:
         if not self.quiet:
-            say(visible(line))
+            with self.log_lock:
+                say(visible(line))
 
     def accept(self) -> None:
         """The life of the accepting thread."""
@@ -130,8 +92,6 @@ class Server:
                     time.sleep(ACCEPT_PAUSE)
                 continue  # else EINVAL, at the stop; or an error of the newcomer's connection
             if sock.fileno() >= self.limit:
-                # accept(2) takes a descriptor before it waits for a newcomer. It may be one of
-                # the last although others have become free since: ask for the lowest again.
                 with suppress(OSError):
                     sock, high = sock.dup(), sock
                     high.close()
@@ -139,7 +99,7 @@ class Server:
                 self.refuse(sock, f"no quedan descriptores por debajo del {self.limit}")
                 continue
             try:
-                self.check_memory()
+                mmap.mmap(-1, MEMORY_RESERVE, flags=mmap.MAP_PRIVATE).close()
                 thread = threading.Thread(target=self.receive, args=(sock, str(addr)), daemon=True)
                 with self.lock:
                     self.clients[sock] = thread
@@ -148,17 +108,8 @@ class Server:
                 with self.lock:
                     self.clients.pop(sock, None)
                 self.refuse(sock, f"no caben más hilos que {len(self.clients)}")
-                continue
-            self.full = False
-
-    def check_memory(self) -> None:
-        """OSError when a thread might find a stack, but no memory for its first steps: it would
-        die before it reports, and start() would wait for ever."""
-        # The C library keeps the stacks of threads that have ended, for the next ones.
-        another_stack = len(self.clients) >= self.most
-        size = MEMORY_RESERVE if another_stack else MEMORY_RESERVE // 2
-        mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE).close()
-        self.most = max(self.most, len(self.clients) + 1)
+            else:
+                self.full = False
 
     def refuse(self, sock: socket.socket, reason: str) -> None:
         with suppress(OSError):
@@ -170,7 +121,8 @@ class Server:
         """Once per episode, which lasts until a newcomer is let in again."""
         if not self.full:
             self.full = True
-            say(f"Servidor lleno: {reason}")
+            with self.log_lock:
+                say(f"Servidor lleno: {reason}")
 
     def receive(self, sock: socket.socket, name: str) -> None:
         """The life of a client's thread."""
@@ -181,10 +133,7 @@ class Server:
             while not self.stopping:
                 data = sock.recv(READ_SIZE)
                 in_buffer += data
-                while True:
-                    line = next_line(in_buffer)
-                    if line is None:
-                        break
+                while (line := next_line(in_buffer)) is not None:
                     self.handle(name, line)
                 if not data:
                     break
@@ -192,7 +141,7 @@ class Server:
                 self.handle(name, bytes(in_buffer))
         except (OSError, MemoryError):  # ECONNRESET, ETIMEDOUT: an unfinished line stays unsaid
             pass
-        except LineTooLong:
+        except ValueError:
             reason = TOO_LONG
         finally:
             self.disconnect(sock, name, reason)
@@ -214,8 +163,6 @@ class Server:
         # sigwait(): none can come between a check and a blocking call and be slept over.
         signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
         threading.stack_size(STACK_SIZE)
-        # In Python 3.8 a thread ends by pthread_exit(3), for which the C library loads libgcc_s,
-        # or aborts: let it do so now, while there are descriptors and memory.
         first = threading.Thread(target=int)
         first.start()
         first.join()
@@ -242,37 +189,63 @@ class Server:
         self.listener.close()
 
 
+# --- The same in every stage: the log, the limits, the listener, the command line -----------------
+
+STDOUT, STDERR = 1, 2
+OWN = 16  # descriptors that a server of any kind needs for itself
+failed_streams: Set[int] = set()
+
+
+def say(line: str, stream: int = STDOUT) -> None:
+    """Write one line to a standard stream, by write(2) itself: no buffer holds it back, or fails
+    once more at exit. EPIPE or ENOSPC cost this line, and stderr hears of it once."""
+    encoding = getattr(sys.stdout if stream == STDOUT else sys.stderr, "encoding", "utf-8")
+    data = f"{line}\n".encode(encoding, "backslashreplace")
+    try:
+        while data:
+            try:
+                data = data[os.write(stream, data) :]
+            except BlockingIOError:  # a pipe that its other user made non-blocking
+                select.select([], [stream], [])
+    except OSError as error:
+        if stream not in failed_streams:
+            failed_streams.add(stream)
+            say(f"No se puede escribir el registro: {error.strerror}", STDERR)
+
+
+def visible(text: str) -> str:
+    """Escape what a terminal would obey or hide, as `\\x1b` or `\\u202e`."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+
+
 def raise_descriptor_limit() -> int:
     """Raise the soft limit on descriptors to the hard one, getrlimit(2), and return it."""
     import resource  # only here: elsewhere than on Unix main() must get to its clear line
 
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    try:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(OSError, ValueError):  # a hard limit above fs.nr_open
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    except (OSError, ValueError):  # a hard limit above fs.nr_open
-        hard = soft
-    return sys.maxsize if hard == resource.RLIM_INFINITY else hard
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
 def reserve_standard_streams() -> None:
     """Put /dev/null where 0, 1 or 2 was closed at the start: no socket may get their numbers."""
-    while True:
-        fd = os.open(os.devnull, os.O_RDWR)
-        if fd > STDERR:
-            os.close(fd)
-            return
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= STDERR:
+        pass
+    os.close(fd)
 
 
 def listen(host: str, port: int) -> socket.socket:
     """A socket that listens on the first address of `host`. OSError, UnicodeError: cannot."""
-    family, kind, proto, _, addr = socket.getaddrinfo(
-        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )[0]
+    infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    family, kind, proto, _, addr = infos[0]
     listener = socket.socket(family, kind, proto)
     # Connections of an earlier run may linger in TIME_WAIT; they must not keep the port.
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    # Linux hands these two on to every accepted socket: a peer that vanished is found out, and
-    # a small message does not wait for the acknowledgement of the one before (Nagle).
+    # Linux hands these on to every accepted socket: a peer that vanished is found out, and a small
+    # message does not wait for the acknowledgement of the one before (Nagle).
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     listener.bind(addr)
@@ -289,30 +262,26 @@ def port_number(text: str) -> int:
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=f"Chat server, {NAME}.", allow_abbrev=False)
     parser.add_argument("--host", default="127.0.0.1", help="address or name (%(default)s)")
-    parser.add_argument(
-        "--port", type=port_number, default=8080, help="0 picks a free one (%(default)s)"
-    )
+    parser.add_argument("--port", type=port_number, default=8080, help="0: any (%(default)s)")
     parser.add_argument("--quiet", action="store_true", help="no line per client or message")
     return parser.parse_args()
 
 
-def main(args: argparse.Namespace) -> int:
+def main(args: argparse.Namespace) -> Optional[str]:
+    """Serve. Returns why it cannot, for sys.exit()."""
     if sys.platform != "linux":
-        say("sock_chat solo funciona en Linux", STDERR)
-        return 1
+        return "sock_chat solo funciona en Linux"
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback before run() takes over
     reserve_standard_streams()
     limit = raise_descriptor_limit()
     if limit < RESERVE + OWN:
-        say(f"El límite de {limit} descriptores no deja sitio a nadie", STDERR)
-        return 1
+        return f"El límite de {limit} descriptores no deja sitio a nadie"
     try:
         listener = listen(args.host, args.port)
     except (OSError, UnicodeError) as error:
-        say(f"No se puede escuchar en {(args.host, args.port)}: {error}", STDERR)
-        return 1
+        return f"No se puede escuchar en {(args.host, args.port)}: {error}"
     Server(listener, limit, args.quiet).run()
-    return 0
+    return None
 
 
 if __name__ == "__main__":

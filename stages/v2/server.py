@@ -4,11 +4,11 @@
 Who waits, for what: one thread, in select(), for the first of: a newcomer, a line, a signal.
 Changed since v1: the threads are gone, and with them the locks. What a thread kept on its stack
     stands in a Client, and the loop that waits is ours.
-    Changed: Server() and say() have no lock; accept() ends when nobody waits; receive() is one
-    turn and never blocks; handle() and disconnect() take a Client; run() is the event loop; in
-    stop() a signal only sets a flag; main() makes the listener non-blocking.
+    Changed: Server(), log() and say_full() have no lock; accept() ends when nobody waits;
+    receive() is one turn and never blocks; handle() and disconnect() take a Client; run() is the
+    event loop; in stop() a signal only sets a flag.
     New: Client(), the state of a connection between events; turn().
-    Gone: check_memory().
+    Gone: nothing.
 Cost per message: 1 select + 1 recvfrom + 1 write (the log), whatever N.
 Cost of an idle client: no wakeup; a Client object, and its share of the set that every
     select() hands to the kernel and walks through.
@@ -29,69 +29,26 @@ import time
 from contextlib import suppress
 from errno import EMFILE, ENFILE, ENOBUFS, ENOMEM
 from typing import Any, Dict, Optional, Set
-from unicodedata import category
 
 NAME = "select"
 BACKLOG = 1024  # connections the kernel completes before we accept(): a burst of 500 fits
 MAX_LINE = 65536  # bytes before the "\n" of a legal line
 READ_SIZE = 16384  # bytes of one client's input handled before the others get their turn
 RESERVE = 16  # descriptors that no client gets: the log, a library, an operator need some
-OWN = 16  # descriptors that a server of any kind needs for itself
 FD_SETSIZE = 1024  # select(2): an fd_set is a bit map of this size, whatever the limit says
 ACCEPTS = 16  # newcomers per turn
 NO_RESOURCES = (EMFILE, ENFILE, ENOBUFS, ENOMEM)  # what accept() may fail for
 ACCEPT_PAUSE = 0.2  # seconds without accept() after it failed for want of descriptors
-HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}  # Unicode categories
 FULL = b"servidor lleno\n"
 TOO_LONG = "línea demasiado larga"
-
-STDOUT, STDERR = 1, 2
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
-failed_streams: Set[int] = set()
-
-
-class LineTooLong(Exception):
-    """More than MAX_LINE bytes without a newline."""
-
-
-def say(line: str, stream: int = STDOUT) -> None:
-    """Write one line to a standard stream, visible at once.
-
-    write(2) itself: what the stream does not take must not stay in a buffer that fails once more
-    at exit. EPIPE or ENOSPC cost this line; the room lives on, and stderr hears of it once.
-    """
-    encoding = getattr(sys.stdout if stream == STDOUT else sys.stderr, "encoding", "utf-8")
-    data = f"{line}\n".encode(encoding, "backslashreplace")
-    try:
-        while data:
-            try:
-                data = data[os.write(stream, data) :]
-            except BlockingIOError:  # a pipe that its other user made non-blocking
-                select.select([], [stream], [])
-    except OSError as error:
-        if stream not in failed_streams:
-            failed_streams.add(stream)
-            say(f"No se puede escribir el registro: {error.strerror}", STDERR)
-
-
-def visible(text: str) -> str:
-    """Escape what a terminal would obey or hide, as `\\x1b` or `\\u202e`."""
-    if text.isprintable():
-        return text
-    return "".join(escape(char) if category(char) in HIDDEN else char for char in text)
-
-
-def escape(char: str) -> str:
-    if char < "\x80":
-        return f"\\x{ord(char):02x}"
-    return char.encode("ascii", "backslashreplace").decode()
 
 
 def next_line(in_buffer: bytearray) -> Optional[bytes]:
     """Cut the first line off `in_buffer`, without its "\\n"; None while there is no whole line."""
     end = in_buffer.find(b"\n")
     if (end if end >= 0 else len(in_buffer)) > MAX_LINE:
-        raise LineTooLong
+        raise ValueError("no newline within MAX_LINE")
     if end < 0:
         return None
     line = bytes(in_buffer[:end])
@@ -115,6 +72,7 @@ class Client:
 
 class Server:
     def __init__(self, listener: socket.socket, limit: int, quiet: bool):
+        listener.setblocking(False)
         self.listener = listener
         self.limit = min(limit - RESERVE, FD_SETSIZE)
         self.quiet = quiet
@@ -169,21 +127,17 @@ class Server:
         try:
             data = client.sock.recv(READ_SIZE)
             client.in_buffer += data
-            while True:
-                line = next_line(client.in_buffer)
-                if line is None:
-                    break
+            while (line := next_line(client.in_buffer)) is not None:
                 self.handle(client, line)
-        except BlockingIOError:
-            return
-        except OSError:  # ECONNRESET, ETIMEDOUT: an unfinished line stays unsaid
-            self.disconnect(client)
-        except LineTooLong:
-            self.disconnect(client, TOO_LONG)
-        else:
             if not data:  # EOF: the last line needs no newline
                 self.handle(client, bytes(client.in_buffer))
                 self.disconnect(client)
+        except BlockingIOError:
+            pass
+        except OSError:  # ECONNRESET, ETIMEDOUT: an unfinished line stays unsaid
+            self.disconnect(client)
+        except ValueError:
+            self.disconnect(client, TOO_LONG)
 
     def handle(self, client: Client, line: bytes) -> None:
         text = text_of(line)
@@ -219,51 +173,76 @@ class Server:
 
     def turn(self) -> None:
         """Wait, then give everyone who is ready one turn."""
-        accepting = self.listener in self.readers
-        timeout = None if accepting else ACCEPT_PAUSE
+        timeout = None if self.listener in self.readers else ACCEPT_PAUSE
         readable, _, _ = select.select(self.readers, [], [], timeout)
         for sock in readable:
             if self.stopping:
                 return
             if sock in self.clients:
                 self.receive(self.clients[sock])
+        if time.monotonic() >= self.accept_again:
+            self.readers.add(self.listener)
         if self.listener in readable:
             self.accept()
-        elif not accepting and time.monotonic() >= self.accept_again:
-            self.readers.add(self.listener)
+
+
+# --- The same in every stage: the log, the limits, the listener, the command line -----------------
+
+STDOUT, STDERR = 1, 2
+OWN = 16  # descriptors that a server of any kind needs for itself
+failed_streams: Set[int] = set()
+
+
+def say(line: str, stream: int = STDOUT) -> None:
+    """Write one line to a standard stream, by write(2) itself: no buffer holds it back, or fails
+    once more at exit. EPIPE or ENOSPC cost this line, and stderr hears of it once."""
+    encoding = getattr(sys.stdout if stream == STDOUT else sys.stderr, "encoding", "utf-8")
+    data = f"{line}\n".encode(encoding, "backslashreplace")
+    try:
+        while data:
+            try:
+                data = data[os.write(stream, data) :]
+            except BlockingIOError:  # a pipe that its other user made non-blocking
+                select.select([], [stream], [])
+    except OSError as error:
+        if stream not in failed_streams:
+            failed_streams.add(stream)
+            say(f"No se puede escribir el registro: {error.strerror}", STDERR)
+
+
+def visible(text: str) -> str:
+    """Escape what a terminal would obey or hide, as `\\x1b` or `\\u202e`."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 
 def raise_descriptor_limit() -> int:
     """Raise the soft limit on descriptors to the hard one, getrlimit(2), and return it."""
     import resource  # only here: elsewhere than on Unix main() must get to its clear line
 
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    try:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(OSError, ValueError):  # a hard limit above fs.nr_open
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    except (OSError, ValueError):  # a hard limit above fs.nr_open
-        hard = soft
-    return sys.maxsize if hard == resource.RLIM_INFINITY else hard
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
 def reserve_standard_streams() -> None:
     """Put /dev/null where 0, 1 or 2 was closed at the start: no socket may get their numbers."""
-    while True:
-        fd = os.open(os.devnull, os.O_RDWR)
-        if fd > STDERR:
-            os.close(fd)
-            return
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= STDERR:
+        pass
+    os.close(fd)
 
 
 def listen(host: str, port: int) -> socket.socket:
     """A socket that listens on the first address of `host`. OSError, UnicodeError: cannot."""
-    family, kind, proto, _, addr = socket.getaddrinfo(
-        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )[0]
+    infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    family, kind, proto, _, addr = infos[0]
     listener = socket.socket(family, kind, proto)
     # Connections of an earlier run may linger in TIME_WAIT; they must not keep the port.
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    # Linux hands these two on to every accepted socket: a peer that vanished is found out, and
-    # a small message does not wait for the acknowledgement of the one before (Nagle).
+    # Linux hands these on to every accepted socket: a peer that vanished is found out, and a small
+    # message does not wait for the acknowledgement of the one before (Nagle).
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     listener.bind(addr)
@@ -280,31 +259,26 @@ def port_number(text: str) -> int:
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=f"Chat server, {NAME}.", allow_abbrev=False)
     parser.add_argument("--host", default="127.0.0.1", help="address or name (%(default)s)")
-    parser.add_argument(
-        "--port", type=port_number, default=8080, help="0 picks a free one (%(default)s)"
-    )
+    parser.add_argument("--port", type=port_number, default=8080, help="0: any (%(default)s)")
     parser.add_argument("--quiet", action="store_true", help="no line per client or message")
     return parser.parse_args()
 
 
-def main(args: argparse.Namespace) -> int:
+def main(args: argparse.Namespace) -> Optional[str]:
+    """Serve. Returns why it cannot, for sys.exit()."""
     if sys.platform != "linux":
-        say("sock_chat solo funciona en Linux", STDERR)
-        return 1
+        return "sock_chat solo funciona en Linux"
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback before run() takes over
     reserve_standard_streams()
     limit = raise_descriptor_limit()
     if limit < RESERVE + OWN:
-        say(f"El límite de {limit} descriptores no deja sitio a nadie", STDERR)
-        return 1
+        return f"El límite de {limit} descriptores no deja sitio a nadie"
     try:
         listener = listen(args.host, args.port)
     except (OSError, UnicodeError) as error:
-        say(f"No se puede escuchar en {(args.host, args.port)}: {error}", STDERR)
-        return 1
-    listener.setblocking(False)
+        return f"No se puede escuchar en {(args.host, args.port)}: {error}"
     Server(listener, limit, args.quiet).run()
-    return 0
+    return None
 
 
 if __name__ == "__main__":

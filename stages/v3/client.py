@@ -15,10 +15,8 @@ import signal
 import socket
 import sys
 from typing import Any, List, Optional
-from unicodedata import category
 
 READ_SIZE = 16384
-HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}  # Unicode categories
 STDIN, STDOUT, STDERR = 0, 1, 2
 
 
@@ -40,17 +38,8 @@ def say(text: str, stream: int = STDOUT) -> None:
 
 def visible(text: str) -> str:
     """Escape what a terminal would obey or hide, as `\\x1b` or `\\u202e`; lines stay lines."""
-    if text.replace("\n", "").isprintable():
-        return text
-    return "".join(
-        escape(char) if category(char) in HIDDEN and char != "\n" else char for char in text
-    )
-
-
-def escape(char: str) -> str:
-    if char < "\x80":
-        return f"\\x{ord(char):02x}"
-    return char.encode("ascii", "backslashreplace").decode()
+    shown = (char if char.isprintable() or char == "\n" else repr(char)[1:-1] for char in text)
+    return "".join(shown)
 
 
 def read_keyboard() -> bytes:
@@ -124,11 +113,9 @@ class Client:
 
 def reserve_standard_streams() -> None:
     """Put /dev/null where 0, 1 or 2 was closed at the start: no socket may get their numbers."""
-    while True:
-        fd = os.open(os.devnull, os.O_RDWR)
-        if fd > STDERR:
-            os.close(fd)
-            return
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= STDERR:
+        pass
+    os.close(fd)
 
 
 def port_number(text: str) -> int:

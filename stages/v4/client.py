@@ -17,10 +17,8 @@ import select
 import signal
 import sys
 import threading
-from unicodedata import category
 
 READ_SIZE = 16384
-HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}  # Unicode categories
 STDIN, STDOUT, STDERR = 0, 1, 2
 
 
@@ -42,17 +40,8 @@ def say(text: str, stream: int = STDOUT) -> None:
 
 def visible(text: str) -> str:
     """Escape what a terminal would obey or hide, as `\\x1b` or `\\u202e`; lines stay lines."""
-    if text.replace("\n", "").isprintable():
-        return text
-    return "".join(
-        escape(char) if category(char) in HIDDEN and char != "\n" else char for char in text
-    )
-
-
-def escape(char: str) -> str:
-    if char < "\x80":
-        return f"\\x{ord(char):02x}"
-    return char.encode("ascii", "backslashreplace").decode()
+    shown = (char if char.isprintable() or char == "\n" else repr(char)[1:-1] for char in text)
+    return "".join(shown)
 
 
 def read_keyboard() -> bytes:
@@ -127,11 +116,9 @@ async def talk(host: str, port: int) -> int:
 
 def reserve_standard_streams() -> None:
     """Put /dev/null where 0, 1 or 2 was closed at the start: no socket may get their numbers."""
-    while True:
-        fd = os.open(os.devnull, os.O_RDWR)
-        if fd > STDERR:
-            os.close(fd)
-            return
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= STDERR:
+        pass
+    os.close(fd)
 
 
 def port_number(text: str) -> int:

@@ -4,15 +4,13 @@
 Who waits, for what: the event loop, in epoll_wait(), for everybody; each coroutine in readline()
     for its client's next line.
 Changed since v3: the loop, the sets and the partial lines are asyncio's. A client has a coroutine
-    as in v1 a thread, and reads line after line again; an await that has to wait ends its turn.
-    The out-buffer stays ours: asyncio's own has no mark that ends anybody, and from Python 3.12 on
-    each write to it costs more the longer it is.
-    Changed: accept() starts a coroutine for each newcomer; receive() is a conversation again;
-    send() and flush() fill and empty the out-buffer beside a transport; broadcast() and
-    disconnect() speak to transports, and Client() has one; run() waits for the loop, which main()
-    starts; Server() keeps the tasks.
-    New: serve(), the life of a coroutine; admit(), its way in; watch(), which tells when a turn
-    begins; complain(), for errors that nobody awaits.
+    as in v1 a thread; an await that has to wait ends its turn. The out-buffer stays ours: asyncio's
+    has no mark that ends anybody, and each write to it costs more the longer it is.
+    Changed: accept() is the life of a coroutine; receive() is a conversation again; Client() has
+    its two streams; send(), flush(), refuse() and disconnect() speak to a transport; run() starts
+    asyncio's loop; Server() keeps the connections.
+    New: feed_data() and set_exception(), what asyncio tells a reader; serve(), from the start to
+    the stop; complain(), for errors that nobody awaits.
     Gone: next_line(), end() and turn(), for which readline() stands; try_send() and
     set_interest(), which a transport does by itself; stop().
 Cost per message: 2 epoll_wait + 1 recvfrom + (N-1) sendto, with N clients in the room; the
@@ -35,7 +33,6 @@ import sys
 from contextlib import suppress
 from errno import EMFILE, ENFILE, ENOBUFS, ENOMEM
 from typing import Any, Dict, Optional, Set
-from unicodedata import category
 
 NAME = "asyncio"
 BACKLOG = 1024  # connections the kernel completes before we accept(): a burst of 500 fits
@@ -46,51 +43,12 @@ HIGH_WATER = 1 << 20  # bytes that may wait for a client; with more it is a slow
 LOW_WATER = 1 << 16  # bytes waiting for a client above which it is not read from
 FLUSH_SIZE = 1 << 14  # bytes of the out-buffer given to a transport at a time
 RESERVE = 16  # descriptors that no client gets: the log, a library, an operator need some
-OWN = 16  # descriptors that a server of any kind needs for itself
-ACCEPTS = 16  # newcomers per turn
+ACCEPTS = 4  # newcomers per turn; asyncio takes four turns to refuse one: RESERVE bears that
 NO_RESOURCES = (EMFILE, ENFILE, ENOBUFS, ENOMEM)  # what accept() may fail for
-ACCEPT_PAUSE = 0.2  # seconds without accept() after it failed for want of descriptors
-HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}  # Unicode categories
 FULL = b"servidor lleno\n"
 TOO_LONG = "línea demasiado larga"
 SLOW = "lector lento"
-
-STDOUT, STDERR = 1, 2
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
-failed_streams: Set[int] = set()
-
-
-def say(line: str, stream: int = STDOUT) -> None:
-    """Write one line to a standard stream, visible at once.
-
-    write(2) itself: what the stream does not take must not stay in a buffer that fails once more
-    at exit. EPIPE or ENOSPC cost this line; the room lives on, and stderr hears of it once.
-    """
-    encoding = getattr(sys.stdout if stream == STDOUT else sys.stderr, "encoding", "utf-8")
-    data = f"{line}\n".encode(encoding, "backslashreplace")
-    try:
-        while data:
-            try:
-                data = data[os.write(stream, data) :]
-            except BlockingIOError:  # a pipe that its other user made non-blocking
-                select.select([], [stream], [])
-    except OSError as error:
-        if stream not in failed_streams:
-            failed_streams.add(stream)
-            say(f"No se puede escribir el registro: {error.strerror}", STDERR)
-
-
-def visible(text: str) -> str:
-    """Escape what a terminal would obey or hide, as `\\x1b` or `\\u202e`."""
-    if text.isprintable():
-        return text
-    return "".join(escape(char) if category(char) in HIDDEN else char for char in text)
-
-
-def escape(char: str) -> str:
-    if char < "\x80":
-        return f"\\x{ord(char):02x}"
-    return char.encode("ascii", "backslashreplace").decode()
 
 
 def text_of(line: bytes) -> str:
@@ -98,36 +56,39 @@ def text_of(line: bytes) -> str:
     return (line[:-1] if line.endswith(b"\r") else line).decode("utf-8", "replace")
 
 
+class Reader(asyncio.StreamReader):
+    """asyncio's own, and two things that readline() keeps back."""
+
+    budget = READ_SIZE  # what is left of its client's turn
+    reset = False  # the connection is lost
+
+    def feed_data(self, data: Any) -> None:
+        # The loop calls this, so the others had their turn since the coroutine last ran.
+        self.budget = READ_SIZE
+        super().feed_data(data)
+
+    def set_exception(self, exc: Exception) -> None:
+        # readline() would raise it at once, before the lines that have been received.
+        self.reset = True
+        self.feed_eof()
+
+
 class Client:
     """What others need of a connection; the rest is on the stack of its coroutine."""
 
-    def __init__(self, writer: asyncio.StreamWriter, name: str):
+    def __init__(self, reader: Reader, writer: asyncio.StreamWriter):
+        self.reader = reader
         self.writer = writer
-        self.name = name
+        self.name = str(writer.get_extra_info("peername"))
         self.out_buffer = bytearray()  # for it, not yet given to its transport
         self.flusher: Optional[asyncio.Task[None]] = None  # runs while anything waits for it
         self.caught_up = asyncio.Event()  # no more than LOW_WATER waits for it
         self.caught_up.set()
-        self.budget = READ_SIZE  # what is left of its turn
-        self.reset = False  # the connection is lost
-
-
-def watch(client: Client, reader: asyncio.StreamReader) -> None:
-    """Tell the client what its reader's protocol tells the reader, and readline() keeps back."""
-    feed_data = reader.feed_data
-
-    def feed(data: Any) -> None:
-        # The loop calls this, so the others had their turn since the coroutine last ran.
-        client.budget = READ_SIZE
-        feed_data(data)
-
-    def fail(exc: Exception) -> None:
-        # readline() would raise it at once, before the lines that have been received.
-        client.reset = True
-        reader.feed_eof()
-
-    reader.feed_data = feed  # type: ignore[method-assign]
-    reader.set_exception = fail  # type: ignore[method-assign]
+        with suppress(AttributeError):  # not every loop's transport has it
+            # A turn's input. And for asyncio's own 256 KiB malloc() asks the kernel: each read
+            # would cost an mmap, an mremap and a munmap, mallopt(3).
+            writer.transport.max_size = READ_SIZE  # type: ignore[attr-defined]
+        writer.transport.set_write_buffer_limits(high=0)  # drain() waits until nothing waits
 
 
 class Server:
@@ -135,46 +96,33 @@ class Server:
         self.listener = listener
         self.limit = limit - RESERVE
         self.quiet = quiet
-        self.clients: Set[Client] = set()
-        self.tasks: Set[asyncio.Task[None]] = set()  # of all connections
+        self.clients: Dict[asyncio.StreamWriter, Client] = {}
         self.writers: Set[asyncio.StreamWriter] = set()  # of all connections, to the last byte
-        self.pause: Optional[asyncio.TimerHandle] = None  # of accept()
         self.full = False
-        self.stopping: asyncio.Event  # run() makes it: until 3.9 it belongs to a loop from birth
+        self.stopping: asyncio.Event  # made in serve(): until 3.9 it belongs to a loop from birth
 
     def log(self, line: str) -> None:
         if not self.quiet:
             say(visible(line))
 
-    def accept(self) -> None:
-        loop = asyncio.get_running_loop()
-        for _ in range(ACCEPTS):
-            try:
-                sock, addr = self.listener.accept()
-            except OSError as error:
-                if error.errno not in NO_RESOURCES:
-                    return  # EAGAIN; or an error of the newcomer's connection, accept(2)
-                # The newcomer stays in the backlog, the listener stays readable. Without a pause
-                # epoll_wait() would return at once, for nothing, for ever.
-                loop.remove_reader(self.listener)
-                self.pause = loop.call_later(
-                    ACCEPT_PAUSE, loop.add_reader, self.listener, self.accept
-                )
-                self.say_full(str(error))
-                return
-            if sock.fileno() >= self.limit:
-                self.refuse(sock, f"no quedan descriptores por debajo del {self.limit}")
-                continue
-            sock.setblocking(False)
-            self.full = False
-            task = asyncio.create_task(self.serve(sock, str(addr)))
-            self.tasks.add(task)  # the loop itself holds tasks by weak references
-            task.add_done_callback(self.tasks.remove)
+    async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """The life of a client's coroutine, which asyncio starts after its own accept()."""
+        assert isinstance(reader, Reader)
+        self.writers.add(writer)
+        try:
+            if writer.get_extra_info("socket").fileno() >= self.limit:
+                self.refuse(writer, f"no quedan descriptores por debajo del {self.limit}")
+            elif writer.get_extra_info("peername") and not self.stopping.is_set():
+                self.full = False
+                await self.receive(Client(reader, writer))
+        finally:
+            writer.close()
+            with suppress(OSError):
+                await writer.wait_closed()  # what waits for it is still sent
+            self.writers.remove(writer)
 
-    def refuse(self, sock: socket.socket, reason: str) -> None:
-        with suppress(OSError):
-            sock.send(FULL)  # an empty send buffer takes these few bytes at once
-        sock.close()
+    def refuse(self, writer: asyncio.StreamWriter, reason: str) -> None:
+        writer.write(FULL)  # an empty send buffer takes these few bytes at once
         self.say_full(reason)
 
     def say_full(self, reason: str) -> None:
@@ -183,54 +131,29 @@ class Server:
             self.full = True
             say(f"Servidor lleno: {reason}")
 
-    async def serve(self, sock: socket.socket, name: str) -> None:
-        """The life of a client's coroutine."""
-        reader, writer = await asyncio.open_connection(sock=sock, limit=MAX_LINE)
-        self.writers.add(writer)
-        try:
-            if not self.stopping.is_set():
-                await self.admit(reader, writer, name)
-        finally:
-            writer.close()
-            with suppress(OSError):
-                await writer.wait_closed()  # what waits for it is still sent
-            self.writers.remove(writer)
-
-    async def admit(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, name: str
-    ) -> None:
-        with suppress(AttributeError):  # not every loop's transport has it
-            # asyncio's reads 256 KiB at a time, into a buffer beyond malloc's threshold: each
-            # read costs an mmap, an mremap and a munmap, until the first EOF frees a whole
-            # buffer and malloc raises the threshold, mallopt(3). And this is a turn's input.
-            writer.transport.max_size = READ_SIZE  # type: ignore[attr-defined]
-        writer.transport.set_write_buffer_limits(high=0)  # drain() waits until nothing waits
-        client = Client(writer, name)
-        self.clients.add(client)
+    async def receive(self, client: Client) -> None:
+        self.clients[client.writer] = client
         self.log(f"Cliente conectado: {client.name}")
-        await self.receive(client, reader)
-
-    async def receive(self, client: Client, reader: asyncio.StreamReader) -> None:
-        watch(client, reader)
+        reader = client.reader
         reason = ""
         try:
-            while client in self.clients:
+            while client.writer in self.clients:
                 try:
                     line = await reader.readline()
                 except ValueError:  # no newline within MAX_LINE
                     reason = TOO_LONG
                     break
-                if client.budget <= 0:  # readline() does not yield while lines are buffered
-                    client.budget = READ_SIZE
+                if reader.budget <= 0:  # readline() does not yield while lines are buffered
+                    reader.budget = READ_SIZE
                     await asyncio.sleep(0)
                 await client.caught_up.wait()  # for itself; nobody waits for a neighbour
-                if client not in self.clients or self.stopping.is_set():
+                if client.writer not in self.clients or self.stopping.is_set():
                     break  # cut off meanwhile
                 whole = line.endswith(b"\n")
-                if client.reset and not whole:
+                if reader.reset and not whole:
                     break  # ECONNRESET, ETIMEDOUT: an unfinished line stays unsaid
                 sends = self.handle(client, line[:-1] if whole else line)
-                client.budget -= max(len(line), SEND_COST * sends)
+                reader.budget -= max(len(line), SEND_COST * sends)
                 if not whole:  # EOF: the last line needs no newline
                     while client.flusher:
                         await client.flusher
@@ -249,7 +172,7 @@ class Server:
         return len(self.clients) - 1
 
     def broadcast(self, sender: Client, data: bytes) -> None:
-        for client in list(self.clients):  # a slow reader leaves during the loop
+        for client in list(self.clients.values()):  # a slow reader leaves during the loop
             if client is not sender:
                 self.send(client, data)
 
@@ -273,86 +196,120 @@ class Server:
 
     async def flush(self, client: Client) -> None:
         """Give the transport a part of the out-buffer each time that it has none left."""
-        try:
-            while True:
-                await client.writer.drain()
+        with suppress(OSError):  # its coroutine will hear of it from readline()
+            await client.writer.drain()
+            while client.out_buffer and not client.writer.transport.is_closing():
                 if len(client.out_buffer) <= LOW_WATER:
                     client.caught_up.set()
-                if not client.out_buffer or client.writer.transport.is_closing():
-                    break
                 client.writer.write(client.out_buffer[:FLUSH_SIZE])
                 del client.out_buffer[:FLUSH_SIZE]
-        except OSError:  # its coroutine will hear of it from readline()
-            pass
-        finally:
-            client.out_buffer.clear()
-            client.caught_up.set()
-            client.flusher = None
+                await client.writer.drain()
+        client.out_buffer.clear()
+        client.caught_up.set()
+        client.flusher = None
 
     def disconnect(self, client: Client, reason: str = "") -> None:
-        if client not in self.clients:
+        if self.clients.pop(client.writer, None) is None:
             return
-        self.clients.remove(client)
         if reason:
             client.writer.transport.abort()  # what waits for it is dropped
         self.log(f"Cliente desconectado: {client.name}" + (f" ({reason})" if reason else ""))
 
-    async def run(self) -> None:
+    def run(self) -> None:
         """Serve until SIGINT or SIGTERM."""
+        asyncio.run(self.serve())
+
+    async def serve(self) -> None:
         loop = asyncio.get_running_loop()
         self.stopping = asyncio.Event()
         loop.set_exception_handler(self.complain)
         for signum in STOP_SIGNALS:
             loop.add_signal_handler(signum, self.stopping.set)
-        loop.add_reader(self.listener, self.accept)
+
+        def protocol() -> asyncio.StreamReaderProtocol:
+            reader = Reader(limit=MAX_LINE, loop=loop)
+            return asyncio.StreamReaderProtocol(reader, self.accept, loop=loop)
+
+        # What asyncio.start_server(self.accept, ...) does, but with a Reader.
+        server = await loop.create_server(protocol, sock=self.listener, backlog=ACCEPTS)
+        self.listener.listen(BACKLOG)  # asyncio takes `backlog` for this queue and for its turns
         say(f"Servidor {NAME} iniciado en {self.listener.getsockname()}")
         await self.stopping.wait()
         signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # no handler outlives the end
-        loop.remove_reader(self.listener)
-        if self.pause:
-            self.pause.cancel()  # or it would ask about a listener that is closed
+        loop.remove_reader(self.listener)  # a close() amid an accept() trips asyncio 3.12 and later
+        await asyncio.sleep(0)
+        server.close()
         while len(asyncio.all_tasks()) > 1:  # this one; every other comes to its end by itself
             for writer in self.writers:
                 writer.transport.abort()  # what waits for it is dropped
             await asyncio.sleep(0)
-        self.listener.close()
 
     def complain(self, loop: asyncio.AbstractEventLoop, context: Dict[str, Any]) -> None:
-        """One line for what asyncio would log with a traceback, and nobody awaits."""
-        say(f"{context['message']}: {context.get('exception')!r}", STDERR)
+        """One line for what asyncio would log with a traceback."""
+        error = context.get("exception")
+        if isinstance(error, OSError) and error.errno in NO_RESOURCES:
+            self.say_full(str(error))  # accept() failed; asyncio tries again after a second
+        elif not self.stopping.is_set():
+            say(f"{context['message']}: {error!r}", STDERR)
+
+
+# --- The same in every stage: the log, the limits, the listener, the command line -----------------
+
+STDOUT, STDERR = 1, 2
+OWN = 16  # descriptors that a server of any kind needs for itself
+failed_streams: Set[int] = set()
+
+
+def say(line: str, stream: int = STDOUT) -> None:
+    """Write one line to a standard stream, by write(2) itself: no buffer holds it back, or fails
+    once more at exit. EPIPE or ENOSPC cost this line, and stderr hears of it once."""
+    encoding = getattr(sys.stdout if stream == STDOUT else sys.stderr, "encoding", "utf-8")
+    data = f"{line}\n".encode(encoding, "backslashreplace")
+    try:
+        while data:
+            try:
+                data = data[os.write(stream, data) :]
+            except BlockingIOError:  # a pipe that its other user made non-blocking
+                select.select([], [stream], [])
+    except OSError as error:
+        if stream not in failed_streams:
+            failed_streams.add(stream)
+            say(f"No se puede escribir el registro: {error.strerror}", STDERR)
+
+
+def visible(text: str) -> str:
+    """Escape what a terminal would obey or hide, as `\\x1b` or `\\u202e`."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 
 def raise_descriptor_limit() -> int:
     """Raise the soft limit on descriptors to the hard one, getrlimit(2), and return it."""
     import resource  # only here: elsewhere than on Unix main() must get to its clear line
 
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    try:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(OSError, ValueError):  # a hard limit above fs.nr_open
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    except (OSError, ValueError):  # a hard limit above fs.nr_open
-        hard = soft
-    return sys.maxsize if hard == resource.RLIM_INFINITY else hard
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
 def reserve_standard_streams() -> None:
     """Put /dev/null where 0, 1 or 2 was closed at the start: no socket may get their numbers."""
-    while True:
-        fd = os.open(os.devnull, os.O_RDWR)
-        if fd > STDERR:
-            os.close(fd)
-            return
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= STDERR:
+        pass
+    os.close(fd)
 
 
 def listen(host: str, port: int) -> socket.socket:
     """A socket that listens on the first address of `host`. OSError, UnicodeError: cannot."""
-    family, kind, proto, _, addr = socket.getaddrinfo(
-        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )[0]
+    infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    family, kind, proto, _, addr = infos[0]
     listener = socket.socket(family, kind, proto)
     # Connections of an earlier run may linger in TIME_WAIT; they must not keep the port.
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    # Linux hands these two on to every accepted socket: a peer that vanished is found out, and
-    # a small message does not wait for the acknowledgement of the one before (Nagle).
+    # Linux hands these on to every accepted socket: a peer that vanished is found out, and a small
+    # message does not wait for the acknowledgement of the one before (Nagle).
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     listener.bind(addr)
@@ -369,31 +326,26 @@ def port_number(text: str) -> int:
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=f"Chat server, {NAME}.", allow_abbrev=False)
     parser.add_argument("--host", default="127.0.0.1", help="address or name (%(default)s)")
-    parser.add_argument(
-        "--port", type=port_number, default=8080, help="0 picks a free one (%(default)s)"
-    )
+    parser.add_argument("--port", type=port_number, default=8080, help="0: any (%(default)s)")
     parser.add_argument("--quiet", action="store_true", help="no line per client or message")
     return parser.parse_args()
 
 
-def main(args: argparse.Namespace) -> int:
+def main(args: argparse.Namespace) -> Optional[str]:
+    """Serve. Returns why it cannot, for sys.exit()."""
     if sys.platform != "linux":
-        say("sock_chat solo funciona en Linux", STDERR)
-        return 1
+        return "sock_chat solo funciona en Linux"
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback before run() takes over
     reserve_standard_streams()
     limit = raise_descriptor_limit()
     if limit < RESERVE + OWN:
-        say(f"El límite de {limit} descriptores no deja sitio a nadie", STDERR)
-        return 1
+        return f"El límite de {limit} descriptores no deja sitio a nadie"
     try:
         listener = listen(args.host, args.port)
     except (OSError, UnicodeError) as error:
-        say(f"No se puede escuchar en {(args.host, args.port)}: {error}", STDERR)
-        return 1
-    listener.setblocking(False)
-    asyncio.run(Server(listener, limit, args.quiet).run())
-    return 0
+        return f"No se puede escuchar en {(args.host, args.port)}: {error}"
+    Server(listener, limit, args.quiet).run()
+    return None
 
 
 if __name__ == "__main__":

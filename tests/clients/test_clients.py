@@ -181,7 +181,7 @@ def test_terminal(launch: Launch) -> None:
 def test_what_is_shown_is_escaped(launch: Launch) -> None:
     client = launch()
     client.connection.sendall("a\x1b[2J\u202e\x00\r\x9b\u2028 ñ€𝄞 \u3000\n".encode())
-    client.shows("a\\x1b[2J\\u202e\\x00\\x0d\\x9b\\u2028 ñ€𝄞 \u3000\n")
+    client.shows("a\\x1b[2J\\u202e\\x00\\r\\x9b\\u2028 ñ€𝄞 \\u3000\n")
     data = "ñ€\n".encode()
     for at in range(len(data)):
         client.connection.sendall(data[at : at + 1])

@@ -115,9 +115,9 @@ class Flow:
     def _until_held(self, limit: int, end: socket.socket | None) -> None:
         while True:
             while len(self._words) < 1 << 16:
-                for text in [f"{self._batches} ".ljust(8000, "p"), *map(str, range(40))]:
-                    self._words += f"{text}\n".encode()
-                    self.said += f"{self._talker.name} dice: {text}\n".encode()
+                texts = [f"{self._batches} ".ljust(8000, "p"), *map(str, range(40))]
+                self._words += "".join(f"{text}\n" for text in texts).encode()
+                self.said += self._talker.as_heard(*texts)
                 self._batches += 1
             said = len(self.said)
             assert said < limit, "a sender is read from, however much waits for a client"
@@ -164,8 +164,7 @@ def unread(end: socket.socket) -> int:
 def held(room: Room) -> tuple[Flow, Peer, Peer, Peer]:
     """A room in which nobody is read from, because one of them does not read."""
     ana, bea = room.join(), room.join()
-    slow = room.join(listens=False, receive_buffer=4096)
-    room.server.shrink_send_buffer(slow.sock)
+    slow = room.join_slow()
     room.log = None
     flow = Flow(room, ana, bea)
     flow.until_held()
@@ -182,7 +181,7 @@ def test_pause_makes_everybody_wait_for_the_slow_reader(room: Room) -> None:
     bea.send(b"me too\n")  # she has said nothing so far, and has to wait, too
     room.server.wait_until_at_rest()
     assert not flow.step(), "somebody hears something while the slow reader is behind"
-    me_too = f"{bea.name} dice: me too\n".encode()
+    me_too = bea.as_heard("me too")
     flow.add(slow)
     flow.until_heard(slow, len(flow.said) + len(me_too))
     flow.until_heard(bea, len(flow.said))

@@ -343,10 +343,11 @@ class Plot:
     )
 
 
+@pytest.mark.parametrize("plays", [60, pytest.param(2000, marks=pytest.mark.long)])
 @pytest.mark.parametrize("flush", Flush)
 @pytest.mark.parametrize("loop", ["edge", "level", "uring"])
 def test_transcript_holds_whatever_the_back_end_does(
-    loop: str, flush: Flush, monkeypatch: pytest.MonkeyPatch
+    loop: str, flush: Flush, plays: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing lost, doubled, out of order or under another's name; small bounds, so that a few
     lines meet all of them."""
@@ -361,7 +362,7 @@ def test_transcript_holds_whatever_the_back_end_does(
     monkeypatch.setattr(room, "LOG_SIZE", 100)
     monkeypatch.setattr(room, "SEND_COST", 4)
 
-    @settings(max_examples=250, deadline=None)
+    @settings(max_examples=plays, deadline=None)
     @given(steps=Plot.steps, seed=st.integers(0, 1 << 16))
     @example(steps=[("say", 0, 3), ("finish", 1), ("say", 0, 3), ("poll",)], seed=255)
     def play(steps: list[tuple[Any, ...]], seed: int) -> None:

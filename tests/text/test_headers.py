@@ -98,7 +98,7 @@ def test_breaks_when_names_the_test_that_shows_it(stage: str) -> None:
             if isinstance(mark, ast.Call) and ast.unparse(mark.func) == "pytest.mark.limit"
             for arguments in map(ast.literal_eval, mark.args)
         ]
-        assert stage in limits or stage == "uvloop", f"{test}() does not expect {stage} to fail"
+        assert stage in limits, f"{test}() does not expect {stage} to fail"
 
 
 @pytest.mark.servers(*BEFORE)

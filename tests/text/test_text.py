@@ -51,7 +51,17 @@ def test_constants_keep_their_value_and_comment(older: str, newer: str) -> None:
 
     before, after = constants(older), constants(newer)
     differing = {name for name in before.keys() & after.keys() if before[name] != after[name]}
-    assert differing <= {"NAME"}
+    assert differing <= {"NAME", *(("ACCEPTS",) if newer == "v4" else ())}
+
+
+def test_stages_end_in_the_same_lines() -> None:
+    """What is no part of a model stands below one heading, byte for byte."""
+    heading = re.compile(r"^# --- The same in every stage: .* -+$", re.MULTILINE)
+    ends = {heading.split(source(stage))[1] for stage in (*STAGES, "uvloop")}
+    assert len(ends) == 1
+    before = [heading.split(source(stage))[0] for stage in (*STAGES, "uvloop")]
+    same = ("say", "visible", "listen", "raise_descriptor_limit", "parse_args", "main")
+    assert not [name for name in same if any(f"def {name}(" in text for text in before)]
 
 
 def test_client_of_v3_is_that_of_v2() -> None:
@@ -69,12 +79,12 @@ def test_lowlevel_has_the_functions_of_the_stages() -> None:
     assert system.items() <= dict(re.findall(constants, source("v4"), re.MULTILINE)).items()
 
 
-def test_uvloop_is_v4_with_at_most_twelve_lines_changed() -> None:
+def test_uvloop_is_v4_with_at_most_four_lines_changed() -> None:
     """Outside the docstrings, as difflib counts."""
     before, after = (source(name).split('"""\n', 2)[1:] for name in ("v4", "uvloop"))
     before, after = ("".join(parts).splitlines() for parts in (before, after))
     added = [line for line in difflib.ndiff(before, after) if line.startswith("+ ")]
-    assert 3 <= len(added) <= 12, added
+    assert 3 <= len(added) <= 4, added
 
 
 @pytest.mark.parametrize(

@@ -37,20 +37,35 @@ def _matplotlib() -> None:
         needed_in_ci("no matplotlib (pip install -e '.[peers]')")
 
 
+def sample(workload: str, server: str, n: int, number: int, **values: float) -> dict[str, Any]:
+    return {"workload": workload, "server": server, "n": n, "round": number, **values}
+
+
+def loaded(workload: str, server: str, number: int, cpu: float, **values: float) -> dict[str, Any]:
+    given = {"deliveries": 100_000, "wall_seconds": 1.0, "segments": 100_000, **values}
+    times = {"cpu_seconds": cpu, "p50_seconds": 0.0001, "p99_seconds": 0.0025}
+    return sample(workload, server, 10, number, **times, **given)
+
+
 def results() -> dict[str, Any]:
     """Three rounds of one flood by three servers, made up so that one can follow by hand."""
-    costs = {"v4": (0.4, 0.8, 0.3), "epoll": (0.2, 0.2, 0.9), "c": (0.1, 0.2, 0.3)}
+    floods = {"v4": (0.4, 0.8, 0.3), "epoll": (0.2, 0.2, 0.9), "c": (0.95, 0.9, 1.0)}
+    segments = {"v4": 100_000, "epoll": 25_000, "c": 50_000}
+    turns = {"v3": ((10, 20, 30), (30, 30, 80)), "epoll": ((10, 20, 30), (15, 15, 20))}
     return {
         "environment": {
             "command": "python -m benchmarks.compare",
             "date": "2024-02-29 12:34 UTC",
+            "commit": "0123abc, changed",
             "cpu": "Abacus",
             "cpus": "2",
             "kernel": "Linux 6.0",
             "python": "CPython 3.11.0",
+            "calibration_us": {"getppid": 0.123},
         },
         "parameters": {
             "servers": ["v3", "v4", "epoll", "c"],
+            "silent": ["v1"],
             "missing": {"trio": "trio is not installed"},
             "versions": {"cc": "cc 12"},
             "workloads": ["lock-step 10", "flood 10"],
@@ -58,68 +73,78 @@ def results() -> dict[str, Any]:
             "message_bytes": 32,
             "in_flight": 4,
             "senders": {"10": 2},
+            "saturating": True,
             "cpu_seconds": 0.2,
             "placement": "the server runs on CPU 1, the load on CPU 0",
             "descriptors": [10, 10000],
-            "readiness_limits": {"select": {"10000": "beyond its limit of 1024"}},
+            "beside": [10, 20],
         },
         "samples": [
-            {
-                "server": server,
-                "workload": "flood",
-                "clients": 10,
-                "round": number,
-                "deliveries": 100_000,
-                "cpu_seconds": cpu,
-                "wall_seconds": 1.0,
-                "segments": 25_000 if server == "epoll" else 100_000,
-            }
-            for server, by_round in costs.items()
-            for number, cpu in enumerate(by_round, 1)
-        ]
-        + [
-            {
-                "server": server,
-                "workload": "lock-step",
-                "clients": 10,
-                "round": 1,
-                "deliveries": 9_000,
-                "cpu_seconds": 0.045,
-                "wall_seconds": 1.0,
-                "segments": 9_000,
-                "p50_seconds": 0.0001,
-                "p99_seconds": 0.0025,
-            }
-            for server in ("v3", "epoll")
+            *(
+                loaded("flood", server, number, cpu, segments=segments[server])
+                for server, by_round in floods.items()
+                for number, cpu in enumerate(by_round, 1)
+            ),
+            loaded("lock-step", "v3", 1, 0.045, deliveries=9_000),
+            loaded("lock-step", "epoll", 1, 0.045, deliveries=9_000),
+            *(
+                sample("memory", "c", 2000, number, before_kib=1500, after_kib=after)
+                for number, after in enumerate((2000, 1990, 2010), 1)
+            ),
+            *(
+                sample("wait", "select", 10, number, calls=1000, cpu_seconds=cpu)
+                for number, cpu in enumerate((0.002, 0.001, 0.004), 1)
+            ),
+            *(
+                sample("turn", server, n, number, turns=1_000_000, cpu_seconds=cpu)
+                for server, costs in turns.items()
+                for n, by_round in zip((10, 20), costs)
+                for number, cpu in enumerate(by_round, 1)
+            ),
         ],
         "problems": [
             {"server": "v3", "workload": "flood 10", "kind": "limit", "reason": "lleno"},
             {"server": "epoll", "workload": "lock-step 10", "kind": "failed", "reason": "lost it"},
             {"server": "v4", "workload": "memory", "kind": "failed", "reason": "fell over"},
-        ],
-        "memory": [{"server": "c", "clients": 2000, "before_kib": 1500, "after_kib": 2000}],
-        "readiness": [
-            {"kind": "select", "descriptors": 10, "round": r, "calls": 1000, "cpu_seconds": cpu}
-            for r, cpu in enumerate((0.002, 0.001, 0.004), 1)
+            {"server": "select", "workload": "wait 10000", "kind": "limit", "reason": "too far"},
         ],
     }
 
 
 def test_compare_figures_by_hand() -> None:
     found = tables.derived(results())
-    assert found["cpu_us"]["flood 10"]["c"] == pytest.approx({"median": 2, "min": 1, "max": 3})
-    assert found["cpu_us"]["flood 10"]["epoll"] == pytest.approx({"median": 2, "min": 2, "max": 9})
-    # Round by round 2/1, 2/2 and 9/3; the medians' ratio would be 1.
-    assert found["to_c"]["flood 10"]["epoll"] == pytest.approx({"median": 2, "min": 1, "max": 3})
-    assert found["to_c"]["flood 10"]["v4"] == pytest.approx({"median": 4, "min": 1, "max": 4})
-    assert found["to_v4"]["flood 10"]["epoll"] == pytest.approx(
-        {"median": 0.5, "min": 0.25, "max": 3}
+    flood = {name: figure.get("flood 10", {}) for name, figure in found.items()}
+    assert flood["cpu_us"]["c"] == pytest.approx({"median": 9.5, "min": 9, "max": 10})
+    assert flood["cpu_us"]["epoll"] == pytest.approx({"median": 2, "min": 2, "max": 9})
+    assert flood["busy"]["v4"] == pytest.approx({"median": 0.4, "min": 0.3, "max": 0.8})
+    assert flood["deliveries_per_second"]["v4"]["median"] == 100_000
+    # Round by round 2/4, 2/8 and 9/3.
+    assert flood["to_v4"]["epoll"] == pytest.approx({"median": 0.5, "min": 0.25, "max": 3})
+    assert flood["to_v4"]["epoll"] == tables.ratio(
+        results(), "cpu_us", ("flood 10", "epoll"), ("flood 10", "v4")
     )
-    assert found["messages_per_send"]["flood 10"]["epoll"]["median"] == 4
-    assert found["cpu_per_send_us"]["flood 10"]["epoll"]["median"] == pytest.approx(8)
+    assert flood["messages_per_send"]["epoll"]["median"] == 4
+    assert flood["cpu_per_send_us"]["epoll"]["median"] == pytest.approx(8)
     assert found["p99_us"]["lock-step 10"]["v3"]["median"] == pytest.approx(2500)
-    assert found["memory_kib"] == {"c": 0.25}
-    assert found["readiness_us"]["select"]["10"] == pytest.approx({"median": 2, "min": 1, "max": 4})
+    memory = {"median": 0.25, "min": 0.245, "max": 0.255}
+    assert found["memory_kib"]["memory"] == {"c": pytest.approx(memory)}
+    waits = {"median": 2, "min": 1, "max": 4}
+    assert found["wait_us"]["wait 10"]["select"] == pytest.approx(waits)
+
+
+def test_compare_ratio_across_workloads() -> None:
+    found = tables.ratio(results(), "turn_us", ("turn 20", "v3"), ("turn 10", "v3"))
+    assert found == pytest.approx({"median": 80 / 30, "min": 1.5, "max": 3})
+    with pytest.raises(ValueError, match="no values"):
+        tables.ratio(results(), "cpu_us", ("flood 10", "v3"), ("flood 10", "c"))
+
+
+def test_compare_bound_of_an_idle_client() -> None:
+    """Slopes of (2, 1, 5) us a client, and of (0.5, -0.5, -1)."""
+    shown = {**results(), "derived": tables.derived(results())}
+    assert tables.idle_in_turn(shown, "v3") == "2.00 µs"
+    assert tables.idle_in_turn(shown, "epoll") == "at most 1.0 µs"
+    assert tables.idle_in_turn(shown, "c") == "-"
 
 
 def test_compare_failed_server_has_no_figure() -> None:
@@ -127,22 +152,35 @@ def test_compare_failed_server_has_no_figure() -> None:
     assert "epoll" not in found["cpu_us"]["lock-step 10"], "the sample before it failed counts"
 
 
+def rows(text: str, title: str) -> dict[str, list[str]]:
+    """The cells of a table, by the first of each row."""
+    table = text.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
+    found = [[cell.strip() for cell in row.split("|")[1:-1]] for row in table.splitlines()]
+    return {row[0].strip("`"): row[1:] for row in found if row}
+
+
 def test_compare_tables_say_what_is_not_there() -> None:
     text = tables.markdown(results())
-    lines = text.splitlines()
-    assert "| `epoll` | failed [2] | 2.00 (2.00-9.00) |" in lines
-    assert "| `v3` | 5.00 (5.00-5.00) | limit [1] |" in lines
-    assert "| `v4` | - | 4.00 (1.00-4.00) |" in lines  # over c
-    assert "| `c` | 0.250 | 2000 |" in lines
-    assert "| `v4` | failed [3] | - |" in lines
-    assert "| `select` | 2.00 (1.00-4.00) | beyond its limit of 1024 |" in lines
-    assert "[2] `epoll`, lock-step 10: lost it." in lines
-    assert "Left out: `trio` (trio is not installed)." in lines
-    assert "2024-02-29 12:34 UTC, 2 " in text and "Abacus" in text
-    assert "the server runs on CPU 1, the load on CPU 0" in text
-    for row in lines:
-        if row.startswith("|"):
-            assert row.count("|") in (3 + 1, 2 + 1), row
+    lock_step, flood = rows(text, "Lock-step 10"), rows(text, "Flood 10")
+    assert flood["v4"][:4] == ["4.00 (3.00-8.00) †", "0.421 (0.300-0.889)", "1.00", "40%"]
+    assert flood["c"][0] == "9.50 (9.00-10.0)", "a server that was busy has no mark"
+    assert flood["v3"] == ["limit [2]"] * len(flood["v3"])
+    assert lock_step["epoll"][0] == "failed [1]" and lock_step["v3"][0] == "5.00"
+    assert "busy for less than 90%" in text
+    memory = rows(text, "Memory per connection, KiB")
+    assert memory["c"] == ["0.25 (0.24-0.26)", "2000"] and memory["v4"] == ["failed [3]", "-"]
+    assert rows(text, "CPU time of one wait, µs")["select"] == ["2.00 (1.00-4.00)", "too far"]
+    assert rows(text, "CPU time of a turn, µs")["epoll"][-1] == "at most 1.0 µs"
+    assert "[1] `epoll`, lock-step 10: lost it." in text.splitlines()
+    assert "Left out: `trio` (trio is not installed)." in text.splitlines()
+    assert "2024-02-29 12:34 UTC, commit 0123abc, changed, 2 x Abacus" in text
+    assert "the server runs on CPU 1, the load on CPU 0" in text and "not saturated" not in text
+
+
+def test_compare_flood_in_python_says_so() -> None:
+    about = results()
+    about["parameters"]["saturating"] = False
+    assert "The flood is in Python: not saturated." in tables.markdown(about)
 
 
 @pytest.mark.parametrize(
@@ -171,10 +209,10 @@ def test_compare_results_belong_together() -> None:
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
-    """compare.py with little work in each sample, as `small("epoll,c", folder)`."""
-    monkeypatch.setattr(compare, "CPU_SECONDS", 0.01)
+    """A comparison with little work in each sample, as `small("epoll,c", folder)`."""
     monkeypatch.setattr(compare, "DESCRIPTORS", (10,))
-    monkeypatch.setattr(compare, "BESIDE", (3,))
+    monkeypatch.setattr(samples, "CPU_SECONDS", 0.01)
+    monkeypatch.setattr(samples, "BESIDE", (3, 5))
     monkeypatch.setattr(samples, "IDLE_CLIENTS", (20,))
     monkeypatch.setattr(samples, "TURNS", 30)
 
@@ -185,6 +223,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     return run
 
 
+@pytest.mark.alone
 @pytest.mark.usefixtures("_matplotlib")
 def test_compare_small_run(small: Callable[..., int], tmp_path: Path) -> None:
     """All files, of all servers and workloads; and the same files again from the JSON."""
@@ -198,23 +237,19 @@ def test_compare_small_run(small: Callable[..., int], tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "first").iterdir()) == FILES
     found = tables.load(tmp_path / "first" / "comparison.json")
     assert found["problems"] == []
-    assert {(s["server"], tables.label(s)) for s in found["samples"]} == {
-        (name, workload) for name in names for workload in ("lock-step 5", "flood 5")
+    taken = {(s["server"], tables.label(s), s["n"]) for s in found["samples"]}
+    assert len(taken) == len(found["samples"])
+    assert taken == {
+        *((name, f"{load} 5", 5) for name in names for load in ("lock-step", "flood")),
+        *((name, "memory", 20) for name in names),
+        *((name, f"turn {n}", n) for name in ("v4", "epoll") for n in (3, 5)),
+        *((kind, "wait 10", 10) for kind in samples.WAITS),
     }
-    assert [measured["server"] for measured in found["memory"]] == names
-    assert {sample["kind"] for sample in found["readiness"]} == set(samples.WAITS)
-    assert [(turn["server"], turn["idle"], turn["turns"]) for turn in found["turns"]] == [
-        (name, 3, 30) for name in ("v4", "epoll")
-    ]
-    assert set(found["derived"]["turn_us"]) == {"v4", "epoll"}
-    turns = (tmp_path / "first" / "comparison.md").read_text("utf-8").partition("of a turn, µs")[2]
-    assert "| server | K = 3 |" in turns
-    assert "| `v4` | " in turns and "| `epoll` | " in turns
     assert str(tmp_path) not in (tmp_path / "first" / "comparison.json").read_text("utf-8")
-    for sample in found["samples"]:
-        assert sample["deliveries"] > 0 and sample["segments"] > 0
-        if sample["workload"] == "lock-step":
-            assert 0 < sample["p50_seconds"] <= sample["p99_seconds"]
+    for one in found["samples"]:
+        if one["workload"] in ("lock-step", "flood"):
+            assert one["deliveries"] > 0 and one["segments"] > 0
+            assert 0 < one["p50_seconds"] <= one["p99_seconds"] <= one["wall_seconds"]
 
     source = str(tmp_path / "first" / "comparison.json")
     assert compare.main(["--from", source, "--output", str(tmp_path / "again")]) == 0
@@ -245,7 +280,7 @@ def test_compare_server_that_dies(
     monkeypatch.setattr(compare, "NAMES", (*compare.NAMES, "mortal"))
     assert small("epoll,mortal", tmp_path / "results") == 1
     found = tables.load(tmp_path / "results" / "comparison.json")
-    assert {sample["server"] for sample in found["samples"]} == {"epoll"}
+    assert {s["server"] for s in found["samples"] if s["workload"] != "wait"} == {"epoll"}
     assert {problem["workload"] for problem in found["problems"]} == {
         *("lock-step 5", "flood 5", "memory")
     }
@@ -260,9 +295,9 @@ def test_compare_server_that_dies(
 def test_memory_of_those_who_tell_nobody(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """They are asked by their log who is in."""
     monkeypatch.setattr(samples, "IDLE_CLIENTS", (1030, 60))
-    sample = samples.memory(name, None)
-    assert sample["clients"] == {"v1": 1030, "v2": 60}[name], "1024 descriptors are v2's limit"
-    assert sample["after_kib"] >= sample["before_kib"]
+    found = samples.memory(name, (None, None))
+    assert found["n"] == {"v1": 1030, "v2": 60}[name], "1024 descriptors are v2's limit"
+    assert found["after_kib"] >= found["before_kib"]
 
 
 def test_there_must_be_somebody_who_broadcasts(capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,7 +17,7 @@ import pytest
 from benchmarks.harness.compiled import no_compiler
 from benchmarks.harness.cpus import pinned, two_cpus
 from benchmarks.harness.crowd import Client, Crowd, DeliveryError, data_segments_in
-from benchmarks.harness.environment import environment, sentence
+from benchmarks.harness.environment import differences, environment, sentence
 from benchmarks.harness.files import ROOT
 from benchmarks.harness.flood import SOURCE, FloodInC, FloodInPython, Load, LockStep, Target, flood
 from benchmarks.harness.process import DEADLINE, ServerError
@@ -187,10 +187,24 @@ def test_pinned_is_for_what_is_started_meanwhile() -> None:
 def test_environment_names_what_a_result_needs() -> None:
     found = environment(["python", "-m", "benchmarks.compare", "--quick"])
     assert found["command"] == "python -m benchmarks.compare --quick"
-    assert {"date", "cpu", "cpus", "kernel", "python"} <= found.keys()
+    assert {"date", "commit", "cpu", "cpus", "kernel", "python"} <= found.keys()
     assert str(ROOT) not in json.dumps(environment())
+    calls = found.pop("calibration_us")
     for value in found.values():
         assert value in sentence(found)
+    assert len(calls) == 3 and min(calls.values()) > 0
+    assert all(call in sentence({**found, "calibration_us": calls}) for call in calls)
+
+
+def test_environments_that_are_apart_are_told() -> None:
+    one = {"calibration_us": {"getppid": 0.1, "an empty epoll_wait": 0.4}}
+    assert (
+        differences(one, {"calibration_us": {"getppid": 0.13, "an empty epoll_wait": 0.31}}) == ""
+    )
+    assert differences(one, {"calibration_us": {"getppid": 0.07, "an empty epoll_wait": 0.4}}) == (
+        "Not measured under the same conditions: getppid took 0.1 µs and 0.07 µs."
+    )
+    assert differences(one, {}) == "", "an older result does not tell"
 
 
 TRACE = """\
@@ -210,6 +224,7 @@ def test_trace_is_cut_where_messages_were_received() -> None:
         window(calls(TRACE), "first.", "never")
 
 
+@pytest.mark.alone
 def test_benchmarks_run_with_one_option_and_write_json(tmp_path: Path) -> None:
     """A few of them, for real; `pytest` alone runs none."""
     file = tmp_path / "benchmarks.json"
