@@ -69,6 +69,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(
     ("number", "server", "wanted"),
     [
@@ -97,6 +98,7 @@ def test_flamegraph_shows_what_the_server_did(
     assert re.search(rf"> *{total:,}</td>", page.text) and f"{total:,} samples in" in page.text
 
 
+@pytest.mark.alone
 def test_flamegraph_pages_need_nothing_else(results: Path) -> None:
     page = Page(results / "index.html")
     assert sorted(page.links) == ["epoll.folded", "v2.folded", "v3.folded"]
@@ -114,6 +116,7 @@ def test_flamegraph_pages_need_nothing_else(results: Path) -> None:
     assert "python profiling/flamegraph.py v3 epoll v2 --duration 1" in page.text
 
 
+@pytest.mark.alone
 def test_flamegraph_diff_of_an_earlier_run(results: Path) -> None:
     picture = Page(results / "diff-v3-epoll.html").pictures
     again = run("flamegraph", "--diff", "v3", "epoll", "--output", str(results))
