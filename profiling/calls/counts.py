@@ -12,12 +12,10 @@ from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
-from benchmarks.harness.crowd import DeliveryError
-from benchmarks.harness.process import ServerError
 from benchmarks.harness.server import SILENT
 from benchmarks.harness.strace import READS, SENDS, WAITS, calls_between
 from benchmarks.harness.tables import table
-from calls.tracing import APART, RESTLESS, WARM_UP, LockStep, Trace, failure, marker
+from calls.tracing import APART, RESTLESS, WARM_UP, LockStep, Trace, explained, marker
 
 KINDS = ("wait", "", "send", "")
 """Waits, reads, sends, the rest; as a table calls them."""
@@ -95,23 +93,17 @@ def count(name: str, clients: Sequence[int], rounds: int) -> Counted:
     """All system calls of a server in `rounds` rounds, for each number of clients: one process,
     one room after the other. ProfilingError: it cannot be seen through."""
     windows: dict[int, tuple[int, int]] = {}
-    with Trace(name) as trace:
-        try:
-            for index, n in enumerate(clients, 1):
-                with LockStep(trace.server, n, index * APART) as room:
-                    room.run(WARM_UP)
-                    windows[n] = (room.run(rounds), room.run(1))
-            trace.server.stop()
-        except (DeliveryError, ServerError, OSError) as error:
-            raise failure(trace.server, error) from None
+    with Trace(name) as trace, explained(trace.server):
+        for index, n in enumerate(clients, 1):
+            with LockStep(trace.server, n, index * APART) as room:
+                room.run(WARM_UP)
+                windows[n] = (room.run(rounds), room.run(1))
+        trace.server.stop()
         text = trace.read()
-    try:
         counts = {
             n: Counter(calls_between(text, marker(first), marker(last)))
             for n, (first, last) in windows.items()
         }
-    except ValueError as error:
-        raise failure(trace.server, error) from None
     return Counted(name, rounds, counts)
 
 

@@ -27,13 +27,12 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.harness.cpus import pinned, two_cpus
-from benchmarks.harness.crowd import DeliveryError
 from benchmarks.harness.flood import flood as flood_of
-from benchmarks.harness.process import DEADLINE, ServerError, starter
+from benchmarks.harness.process import DEADLINE, ServerError, has_ended, starter
 from benchmarks.harness.server import Server
 from benchmarks.harness.strace import READS, SAME, SENDS, WAITS, calls_between
 from benchmarks.harness.tables import table
-from calls.tracing import Trace, failure, marker, strace
+from calls.tracing import Trace, explained, marker, strace
 from common.script import ProfilingError, one_line, quiet, tool
 
 TOOLS = ("perf", "strace")
@@ -107,41 +106,32 @@ def _try_perf() -> None:
 def flood(name: str, clients: int, messages: int, tool: str) -> Flooded:
     """The calls of one server while some of its clients flood the others, all checked."""
     cpu, our_cpu = two_cpus()
+    calls: Counter[str] = Counter()
     with contextlib.ExitStack() as stack:
-        stack.enter_context(pinned(our_cpu))
-        if tool == "strace":
-            trace = stack.enter_context(Trace(name, options=("-s", "16")))
-            server = trace.server
-        else:
-            server = stack.enter_context(Server(name, arguments=quiet(name), tied=True, cpu=cpu))
-        try:
+        with pinned(cpu):
+            trace = (
+                stack.enter_context(Trace(name, options=("-s", "16"))) if tool == "strace" else None
+            )
+            server = trace.server if trace else Server(name, arguments=quiet(name), tied=True)
+            stack.enter_context(server)
+        with explained(server):
             with flood_of(server, clients, SENDERS, in_flight=IN_FLIGHT, cpu=our_cpu) as load:
                 before = load.run(1)
                 server.wait_until_at_rest()
-                none = contextlib.nullcontext(Counter[str]())
-                with none if tool == "strace" else _perf(server.pid) as calls:
+                with contextlib.nullcontext() if trace else _perf(server.pid, calls):
                     ran = load.run(messages)
                     server.wait_until_at_rest()
             server.stop()
-            if tool == "strace":
-                calls = Counter(calls_between(trace.read(), marker(before.last), marker(ran.last)))
-        except (
-            DeliveryError,
-            ServerError,
-            OSError,
-            ValueError,
-            subprocess.TimeoutExpired,
-        ) as error:
-            raise failure(server, error) from None
+            if trace:
+                calls.update(calls_between(trace.read(), marker(before.last), marker(ran.last)))
     # With one message that the load says by itself: perf sees the one after the flood, and between
     # the marks in a trace there is the one before it.
     return Flooded(name, clients, ran.deliveries + clients - 1, load.saturating, calls)
 
 
 @contextlib.contextmanager
-def _perf(pid: int) -> Iterator[Counter[str]]:
-    """The Counter is filled when the block has ended."""
-    calls: Counter[str] = Counter()
+def _perf(pid: int, calls: Counter[str]) -> Iterator[None]:
+    """They are filled in when the block has ended."""
     control, give = os.pipe()
     take, acknowledge = os.pipe()
     with contextlib.ExitStack() as stack:
@@ -174,10 +164,10 @@ def _perf(pid: int) -> Iterator[Counter[str]]:
                 raise ServerError(f"perf does not {word.decode()}: {one_line(errors)[:200]}")
 
         tell(b"enable")
-        yield calls
+        yield
         tell(b"disable")
         process.send_signal(signal.SIGINT)  # which it takes for the end, and prints
-        process.wait(DEADLINE)
+        has_ended(process.pid, DEADLINE)
         log.seek(0)
         for line in log.read().decode().splitlines():
             match = re.match(r"(\d+),[^,]*,(raw_)?syscalls:sys_enter_?(\w*)", line)

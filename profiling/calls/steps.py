@@ -18,11 +18,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness.crowd import DeliveryError
 from benchmarks.harness.files import ROOT
-from benchmarks.harness.process import ServerError
 from benchmarks.harness.strace import READS, SENDS, WAITS, Call, whole_calls
-from calls.tracing import APART, WARM_UP, LockStep, Trace, failure, marker
+from calls.tracing import APART, WARM_UP, LockStep, Trace, explained, marker
 from common.script import NAMES, ProfilingError
 
 MADE_BY = {
@@ -161,20 +159,15 @@ def _traced(name: str, clients: int, marked: bool) -> tuple[list[Step], dict[str
             program = [sys.executable, "-S", str(Path(__file__).with_name("marks.py"))]
             program.append(f"/proc/{os.getpid()}/fd/{flag_file}")
         with Trace(name, options=("-s", "4096", "-yy"), program=program) as trace:
-            try:
+            with explained(trace.server):
                 with LockStep(trace.server, clients, APART) as room:
                     room.run(WARM_UP)
                     flag[0] = 1
                     room.run(2)
                     first, last = room.run(1), room.run(1)
                     flag[0] = 0
-                    ports = {
-                        str(client.sock.getsockname()[1]): client.index + 1
-                        for client in room.clients
-                    }
+                    ports = {str(c.sock.getsockname()[1]): c.index + 1 for c in room.clients}
                 trace.server.stop()
-            except (DeliveryError, ServerError, OSError) as error:
-                raise failure(trace.server, error) from None
             calls = whole_calls(trace.read())
     finally:
         os.close(flag_file)

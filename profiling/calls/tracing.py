@@ -14,7 +14,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from benchmarks.harness.crowd import Crowd, DeliveryError, message
 from benchmarks.harness.process import ServerError, starter
@@ -141,9 +141,13 @@ def marker(number: int) -> str:
     return message(number, 32).decode()[:8]
 
 
-def failure(server: Server, error: BaseException) -> ProfilingError:
-    """What has gone wrong at a server, with its end, if it has come to that."""
-    if server.process.poll() is None and isinstance(error, (DeliveryError, OSError)):
-        with contextlib.suppress(ServerError):  # if it is dying, that is on the way
-            server.process.wait(0.5)
-    return ProfilingError(f"{server.name}: {one_line(error)}")
+@contextlib.contextmanager
+def explained(server: Server) -> Iterator[None]:
+    """What goes wrong at a server is a ProfilingError, once the server has ended if it is dying."""
+    try:
+        yield
+    except (DeliveryError, ServerError, OSError, ValueError) as error:
+        if server.process.poll() is None and isinstance(error, (DeliveryError, OSError)):
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                server.process.wait(0.5)
+        raise ProfilingError(f"{server.name}: {one_line(error)}") from None
