@@ -63,8 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 (folder / file).write_text(folded(stacks[name]), "utf-8")
             page = gallery(recordings, files, environment(script.own_command()), notes)
             (folder / "index.html").write_text(page, "utf-8")
-        if args.diff:
-            compare(args, stacks, folder)
+        text = compare(args, stacks, folder) if args.diff else ""
+    print(text, end="")  # whoever reads it may stop, and the files are there
     return 0
 
 
@@ -86,8 +86,8 @@ def record_all(args: argparse.Namespace, folder: Path) -> tuple[list[Recording],
     return recordings, notes + [f"Not beside perf: {reason}." for reason in sorted(without)]
 
 
-def compare(args: argparse.Namespace, stacks: dict[str, Stacks], folder: Path) -> None:
-    """The table, on stdout, and the page with the picture."""
+def compare(args: argparse.Namespace, stacks: dict[str, Stacks], folder: Path) -> str:
+    """The table, which is written with the picture, too."""
     first, second = args.diff
     a, b = stacks[first], stacks[second]
     notes = [f"{name}: {sum(stacks[name].values()):,} samples" for name in args.diff]
@@ -100,7 +100,7 @@ def compare(args: argparse.Namespace, stacks: dict[str, Stacks], folder: Path) -
     ]
     page = difference(a, b, (first, second), notes)
     (folder / f"diff-{file_name(first)}-{file_name(second)}.html").write_text(page, "utf-8")
-    print(*notes, table(difference_rows(a, b, (first, second))), sep="\n\n")
+    return "\n\n".join([*notes, table(difference_rows(a, b, (first, second)))]) + "\n"
 
 
 def earlier(name: str, args: argparse.Namespace) -> Stacks:
