@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -66,6 +67,13 @@ def descriptors(_descriptors: int) -> int:
     return _descriptors
 
 
+@pytest.fixture(autouse=True)
+def _pinned() -> Iterator[None]:
+    """All on one CPU, and servers on the other, as in a comparison."""
+    with pinned(LOAD_CPU):
+        yield
+
+
 StartServer = Callable[..., Server]
 
 
@@ -73,7 +81,6 @@ StartServer = Callable[..., Server]
 def start() -> Iterator[StartServer]:
     """Start a server on a CPU of its own, with the load on the other; its clock is the timer."""
     with ExitStack() as stack:
-        stack.enter_context(pinned(LOAD_CPU))
 
         def start(name: str, *arguments: str, **options: Any) -> Server:
             server = Server(name, arguments=arguments, cpu=SERVER_CPU, **options)
@@ -84,6 +91,12 @@ def start() -> Iterator[StartServer]:
         server_clock.server = None
 
 
-def eventfds(count: int) -> list[int]:
+@contextlib.contextmanager
+def eventfds(count: int) -> Iterator[list[int]]:
     """`count` descriptors that are not ready; os.eventfd_write() makes one readable."""
-    return [os.eventfd(0, os.EFD_NONBLOCK) for _ in range(count)]
+    fds = [os.eventfd(0, os.EFD_NONBLOCK) for _ in range(count)]
+    try:
+        yield fds
+    finally:
+        for fd in fds:
+            os.close(fd)

@@ -18,11 +18,10 @@ servers alike: each round runs every server once per workload before the next ro
 from __future__ import annotations
 
 import argparse
-import contextlib
 import importlib.util
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,38 +49,6 @@ DESCRIPTORS = (10, 100, 1000, 10000)
 RESULTS = ROOT / "benchmarks" / "results"
 
 Results = tables.Results
-
-
-@contextlib.contextmanager
-def progress(total: int) -> Iterator[Callable[[str, str], None]]:
-    """A function to be told what is measured next: (workload, server). On stderr, a bar on a
-    terminal, and elsewhere a line for each workload. It does nothing between two calls."""
-    if not (sys.stderr.isatty() and importlib.util.find_spec("rich")):
-        last = ""
-
-        def tell(workload: str, server: str) -> None:
-            nonlocal last
-            if workload != last:
-                print(workload, file=sys.stderr, flush=True)
-            last = workload
-
-        yield tell
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    text = TextColumn("{task.description}")
-    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), text)
-    with Progress(*columns, console=Console(stderr=True), auto_refresh=False) as bars:
-        bar = bars.add_task("", total=total)
-        done = -1
-
-        def show(workload: str, server: str) -> None:
-            nonlocal done
-            done += 1
-            bars.update(bar, completed=done, description=f"{workload}: {server}", refresh=True)
-
-        yield show
 
 
 def measure_all(args: argparse.Namespace) -> Results:
@@ -119,16 +86,16 @@ def measure_all(args: argparse.Namespace) -> Results:
     plan += [("turn", n, ours) for n in samples.BESIDE]
     plan += [("wait", n, list(samples.WAITS)) for n in DESCRIPTORS]
     plan += [("memory", 0, [*silent, *servers])]
-    total = args.rounds * sum(len(names) for _, _, names in plan)
-    with descriptor_limit_raised(), pinned(cpus[1]), progress(total) as show:
+    with descriptor_limit_raised(), pinned(cpus[1]):
         for number in range(1, args.rounds + 1):
             for workload, n, names in plan:
                 if workload == "memory" and number > MEMORY_ROUNDS:
                     continue
                 about = {"workload": workload, "n": n, "round": number}
+                line = f"round {number} of {args.rounds}, {tables.label(about)}"
+                print(line, file=sys.stderr, flush=True)
                 first = number % len(names)
                 for server in names[first:] + names[:first]:
-                    show(f"round {number} of {args.rounds}, {tables.label(about)}", server)
                     take(results, {"server": server, **about}, cpus)
     return results
 

@@ -13,7 +13,7 @@ import resource
 import select
 import selectors
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Optional
 
 from benchmarks.harness.crowd import Crowd, DeliveryError, Trickle
@@ -150,37 +150,33 @@ def turn(name: str, idle: int, cpus: Cpus) -> Sample:
         return {"turns": TURNS, "cpu_seconds": round(server.cpu_seconds() - before, 6)}
 
 
-def wait_with_select(fds: list[int]) -> Callable[[], object]:
-    return lambda: select.select(fds, [], [], 0)
+def ask_select(fds: Sequence[int], most: int) -> Callable[[], Sequence[object]]:
+    return lambda: select.select(fds, [], [], 0)[0]
 
 
-def wait_with_poll(fds: list[int]) -> Callable[[], object]:
+def ask_poll(fds: Sequence[int], most: int) -> Callable[[], Sequence[object]]:
     poll = select.poll()
     for fd in fds:
         poll.register(fd, select.POLLIN)
     return lambda: poll.poll(0)
 
 
-def wait_with_epoll(fds: list[int]) -> Callable[[], object]:
+def ask_epoll(fds: Sequence[int], most: int) -> Callable[[], Sequence[object]]:
     epoll = select.epoll()
     for fd in fds:
         epoll.register(fd, select.EPOLLIN)
-    return lambda: epoll.poll(0)
+    return lambda: epoll.poll(0, most)
 
 
-def wait_with_selectors(fds: list[int]) -> Callable[[], object]:
+def ask_selectors(fds: Sequence[int], most: int) -> Callable[[], Sequence[object]]:
     selector = selectors.DefaultSelector()
     for fd in fds:
         selector.register(fd, selectors.EVENT_READ)
     return lambda: selector.select(0)
 
 
-WAITS = {
-    "select": wait_with_select,
-    "poll": wait_with_poll,
-    "epoll": wait_with_epoll,
-    "selectors": wait_with_selectors,
-}
+WAITS = {"select": ask_select, "poll": ask_poll, "epoll": ask_epoll, "selectors": ask_selectors}
+"""Ways to ask which of these descriptors are ready; epoll is told how many it may name at once."""
 
 
 def wait(kind: str, idle: int) -> Sample:
@@ -192,7 +188,7 @@ def wait(kind: str, idle: int) -> Sample:
     try:
         if kind == "select" and fds[-1] >= FD_SETSIZE:
             raise Unmeasured("limit", f"beyond its limit of {FD_SETSIZE}")
-        ask = WAITS[kind](fds)
+        ask = WAITS[kind](fds, -1)
         calls = 0
         started = time.thread_time()
         while (used := time.thread_time() - started) < WAIT_SECONDS:

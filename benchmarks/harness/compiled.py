@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -42,6 +43,13 @@ def c_compiler() -> str:
 def version_of(source: Path) -> str:
     """What the compiler of a source says of itself."""
     return _version(*([c_compiler(), "--version"] if source.suffix == ".c" else ["go", "version"]))
+
+
+def age_of_go() -> str:
+    """When the Go that there is was released; it says so itself since Go 1.21."""
+    root = _version("go", "env", "GOROOT").strip()
+    released = re.search(r"^time (\d+-\d+)", Path(root, "VERSION").read_text(), re.MULTILINE)
+    return f"of {released[1]}" if released else "older than 2023-08"
 
 
 @functools.lru_cache(maxsize=None)

@@ -20,7 +20,7 @@ from typing import Any
 
 from benchmarks.harness.files import ROOT
 
-PACKAGES = ("uvloop", "pytest-benchmark", "py-spy", "hdrhistogram", "matplotlib")
+PACKAGES = ("uvloop", "pytest-benchmark", "py-spy", "matplotlib")
 CALLS = 300
 """Of each kind, of which the calibration takes the median."""
 APART = 4 / 3

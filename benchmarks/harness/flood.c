@@ -1,24 +1,25 @@
-/* A closed-loop flood: the load under which servers are measured. flood.py starts and commands it.
+/* The load under which servers are measured, in a closed loop or at a fixed rate. flood.py starts
+ * and commands it.
  *
  *     flood HOST PORT CLIENTS SENDERS IN_FLIGHT SIZE DEADLINE SERVER_PID SPIN
  *
- * Of the CLIENTS, who all listen, the first SENDERS speak: each has IN_FLIGHT messages of SIZE
- * bytes under way, and says the next one when all others have heard one. One thread waits in
- * epoll_wait(). In a turn it reads from everyone who is ready, in the order in which the kernel
- * names them, and then says all that has become due, with one send() for each sender. With SPIN it
- * does not sleep while deliveries are under way: to wake it would cost the server time, and the
- * answer would come late.
+ * All CLIENTS listen, and the first SENDERS of them speak: messages of SIZE bytes, of which each
+ * has at most IN_FLIGHT under way. One thread waits in epoll_wait(). In a turn it reads from
+ * everyone who is ready, in the order in which the kernel names them, and then says all that has
+ * become due, with one send() for each sender. With SPIN it does not sleep while deliveries are
+ * under way: to wake it would cost the server time, and the answer would come late.
  *
  * Every delivery is checked: it must be, byte for byte, the line of its sender that this listener
- * has to hear next. Lines are kept as they will be heard, so this is one memcmp(). A line that
- * comes twice, in another order or to its own sender is not that line.
+ * has to hear next. A line that comes twice, in another order or to its own sender is not that one.
  *
  * It prints {"ready": true} when all are in, and then obeys stdin, a line each. An answer is a line
- * of JSON.
- *     run N      N messages of each sender; and a last one, not measured, to see that nothing more
- *                comes before it
- *     start      until `stop`; no answer
- *     stop       what is under way is heard to its end
+ * of JSON. After what is measured comes one message more, before which nothing else may come.
+ *     run N        a closed loop: a sender says the next message when all others have heard one;
+ *                  N messages of each
+ *     start        the same, until something comes on stdin
+ *     rate R N M   an open loop: R messages a second in all, said in turn, N that are not measured
+ *                  and M that are, or until something comes on stdin. A message that leaves late
+ *                  counts from when it was due.
  * EOF ends it. Whatever is wrong ends it with one line on stderr and exit status 1.
  */
 
@@ -27,6 +28,7 @@
 #include <errno.h>
 #include <linux/tcp.h> /* its struct tcp_info knows tcpi_data_segs_in, Linux 4.6 */
 #include <netdb.h>
+#include <poll.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -41,10 +43,13 @@
 
 enum {
     READ_SIZE = 1 << 18,
+    SEND_SIZE = 1 << 16,
+    MAX_SIZE = 1 << 16, /* of a message */
     EVENTS = 1024,
     NAME_SIZE = 80,
-    SUB_BUCKETS = 32, /* of the histogram, in each power of two: values to 3 % */
-    BUCKETS = 60 * SUB_BUCKETS,
+    DIGITS = 8,         /* with which a message begins */
+    SUB_BUCKETS = 128,  /* of a histogram, in each power of two: values to 0.8 % */
+    BUCKETS = 58 * SUB_BUCKETS,
 };
 
 struct client {
@@ -56,14 +61,22 @@ struct client {
     size_t rest_size;
 };
 
-/* What one of the first clients says. Message n, as others hear it, is in slot n % in_flight. */
+/* What one of the first clients says. */
 struct sender {
-    uint32_t sent, heard, goal; /* messages; heard: by all others */
-    bool due;
+    char *line;         /* a message as others hear it, but for its number */
     size_t prefix_size, line_size;
-    char *lines;       /* by slot */
-    uint32_t *missing; /* by slot: deliveries yet to come */
-    double *sent_at;   /* by slot */
+    uint32_t sent;      /* messages that are under way or heard by all */
+    uint32_t heard;     /* messages that all others have heard */
+    uint32_t goal;      /* messages that it may say in a closed loop */
+    uint32_t taken;     /* messages that the kernel has taken, and */
+    size_t taken_bytes; /* of the one after these, so many bytes */
+    uint32_t *missing;  /* by number % in_flight: deliveries yet to come */
+    double *due_at;     /* by number % in_flight */
+    bool ready;         /* it may say more */
+};
+
+struct histogram {
+    uint64_t total, largest, counts[BUCKETS]; /* nanoseconds */
 };
 
 static int epoll, clients_size, senders_size, in_flight, size;
@@ -73,8 +86,12 @@ static bool spin;
 static struct client *clients;
 static struct sender *senders;
 static int sender_by_port[65536]; /* its index + 1 */
-static uint64_t deliveries, under_way, histogram[BUCKETS];
 static double now;
+static uint64_t under_way;        /* messages */
+static uint64_t deliveries, in_window, held_back;
+static uint64_t warm_up;          /* the first messages of the room, which are not measured */
+static double window;             /* when those that are measured begin */
+static struct histogram latency, lateness;
 
 static void fail(const char *format, ...)
 {
@@ -105,27 +122,39 @@ static double seconds(clockid_t clock)
     return time.tv_sec + time.tv_nsec / 1e9;
 }
 
-/* ---- Latencies, in nanoseconds ---- */
+/* ---- Histograms ---- */
 
-static void count_latency(uint64_t value)
+static void record(struct histogram *histogram, double time)
 {
-    int shift = value < SUB_BUCKETS ? 0 : 63 - __builtin_clzll(value) - 5;
+    uint64_t value = time > 0 ? time * 1e9 : 0;
+    int shift = value < SUB_BUCKETS ? 0 : 63 - __builtin_clzll(value) - __builtin_ctz(SUB_BUCKETS);
 
-    histogram[shift * SUB_BUCKETS + (value >> shift)]++;
+    histogram->counts[shift * SUB_BUCKETS + (value >> shift)]++;
+    histogram->total++;
+    if (value > histogram->largest)
+        histogram->largest = value;
 }
 
-static double percentile(double percent)
+static double percentile(const struct histogram *histogram, double percent)
 {
-    uint64_t total = 0, seen = 0;
+    uint64_t seen = 0;
 
     for (int i = 0; i < BUCKETS; i++)
-        total += histogram[i];
-    for (int i = 0; i < BUCKETS; i++)
-        if ((seen += histogram[i]) && seen >= total * percent / 100) {
+        if ((seen += histogram->counts[i]) && seen >= histogram->total * percent / 100) {
             int shift = i < 2 * SUB_BUCKETS ? 0 : i / SUB_BUCKETS - 1;
             return (double)((uint64_t)(i - shift * SUB_BUCKETS) << shift) / 1e9;
         }
     return 0;
+}
+
+static void print_percentiles(const char *name, const struct histogram *histogram)
+{
+    static const double percents[] = {50, 90, 99, 99.9};
+
+    printf("\"%s\": [", name);
+    for (int i = 0; i < 4; i++)
+        printf("%.9f, ", percentile(histogram, percents[i]));
+    printf("%.9f], ", histogram->largest / 1e9);
 }
 
 /* ---- Clients ---- */
@@ -171,28 +200,73 @@ static unsigned port_in(const char *line, size_t length)
     return port & 0xFFFF;
 }
 
+static uint32_t number_in(const char *text)
+{
+    uint32_t number = 0;
+
+    for (int place = 0; place < DIGITS; place++) {
+        if (text[place] < '0' || text[place] > '9')
+            return UINT32_MAX;
+        number = number * 10 + (text[place] - '0');
+    }
+    return number;
+}
+
 static void prepare(struct sender *sender, const struct client *client)
 {
-    char prefix[NAME_SIZE + 8];
-
-    sender->prefix_size = snprintf(prefix, sizeof prefix, "%s dice: ", client->name);
+    sender->prefix_size = strlen(client->name) + strlen(" dice: ");
     sender->line_size = sender->prefix_size + size;
-    sender->lines = zeroed(in_flight, sender->line_size);
+    sender->line = zeroed(sender->line_size + 1, 1);
+    memset(sender->line, '.', sender->line_size);
+    sprintf(sender->line, "%s dice: ", client->name);
+    sender->line[sender->prefix_size] = '0';
+    sender->line[sender->line_size - 1] = '\n';
     sender->missing = zeroed(in_flight, sizeof *sender->missing);
-    sender->sent_at = zeroed(in_flight, sizeof *sender->sent_at);
-    for (int slot = 0; slot < in_flight; slot++) {
-        char *line = sender->lines + slot * sender->line_size;
-        memset(line, '.', sender->line_size);
-        memcpy(line, prefix, sender->prefix_size);
-        line[sender->line_size - 1] = '\n';
-    }
+    sender->due_at = zeroed(in_flight, sizeof *sender->due_at);
     sender_by_port[port_in(client->name, NAME_SIZE)] = sender - senders + 1;
+}
+
+static bool is_line_of(const struct sender *sender, const char *line, size_t length)
+{
+    size_t after = sender->prefix_size + DIGITS;
+
+    return length == sender->line_size && memcmp(line, sender->line, sender->prefix_size) == 0 &&
+           memcmp(line + after, sender->line + after, length - after) == 0;
 }
 
 static void wrong(const struct client *client, const char *line, size_t length)
 {
-    fail("%s heard \"%.*s\", which was not to come", client->name,
-         length < 100 ? (int)length - 1 : 100, line);
+    int index = sender_by_port[port_in(line, length)] - 1;
+
+    if (index >= 0 && is_line_of(&senders[index], line, length)) {
+        uint32_t number = number_in(line + senders[index].prefix_size), next = client->next[index];
+        const char *name = clients[index].name;
+        if (client == &clients[index])
+            fail("%s heard itself say message %u", name, number);
+        if (number < next)
+            fail("%s heard message %u of %s twice", client->name, number, name);
+        if (number < senders[index].sent)
+            fail("%s heard message %u of %s before message %u: one is lost, or they are out of "
+                 "order", client->name, number, name, next);
+    }
+    if (length == 15 && memcmp(line, "servidor lleno\n", 15) == 0)
+        fail("the server is full: it refused a client");
+    fail("%s heard '%.*s', which nobody said", client->name, length < 100 ? (int)length - 1 : 100,
+         line);
+}
+
+/* With all that are closed by now, or in the next moment. */
+static void closed(const struct client *one)
+{
+    int count = 0;
+
+    usleep(50000);
+    for (int i = 0; i < clients_size && clients[i].fd; i++) {
+        struct pollfd end = {.fd = clients[i].fd, .events = POLLRDHUP};
+        count += poll(&end, 1, 0) > 0;
+    }
+    fail("the server closed %d of %d connections, one of them %s%s", count, clients_size, one->name,
+         count < clients_size ? "; it drops those that read too slowly?" : "");
 }
 
 typedef void handler(struct client *client, const char *line, size_t length);
@@ -200,15 +274,13 @@ typedef void handler(struct client *client, const char *line, size_t length);
 /* Read what has come, and handle each line of it that is whole. */
 static void receive(struct client *client, handler *handle)
 {
-    static char data[READ_SIZE + NAME_SIZE + (1 << 16)];
+    static char data[READ_SIZE + NAME_SIZE + MAX_SIZE];
     const char *line = data, *newline;
 
     memcpy(data, client->rest, client->rest_size);
     ssize_t count = recv(client->fd, data + client->rest_size, READ_SIZE, MSG_DONTWAIT);
-    if (count == 0)
-        fail("%s was closed by the server", client->name);
-    if (count < 0 && errno != EAGAIN && errno != EINTR)
-        fail("%s: %s", client->name, strerror(errno));
+    if (count == 0 || (count < 0 && errno != EAGAIN && errno != EINTR))
+        closed(client);
     const char *end = data + client->rest_size + (count > 0 ? count : 0);
     for (; (newline = memchr(line, '\n', end - line)); line = newline + 1)
         handle(client, line, newline + 1 - line);
@@ -218,15 +290,14 @@ static void receive(struct client *client, handler *handle)
     memcpy(client->rest, line, client->rest_size);
 }
 
-static void send_all(const struct client *client, const char *data, size_t length)
+/* How many bytes the kernel has taken. */
+static size_t give(const struct client *client, const char *data, size_t length)
 {
-    while (length) {
-        ssize_t count = send(client->fd, data, length, MSG_NOSIGNAL);
-        if (count < 0)
-            fail("%s: %s", client->name, strerror(errno));
-        data += count;
-        length -= count;
-    }
+    ssize_t count = send(client->fd, data, length, MSG_NOSIGNAL | MSG_DONTWAIT);
+
+    if (count < 0 && errno != EAGAIN && errno != EINTR)
+        closed(client);
+    return count > 0 ? count : 0;
 }
 
 /* ---- Who is in ---- */
@@ -236,14 +307,13 @@ static int outside, begun; /* clients whom the server has not let in; who have h
 static void hear_caller(struct client *client, const char *line, size_t length)
 {
     const struct client *caller = &clients[clients_size - 1];
-    size_t name = strlen(caller->name);
+    size_t name = strlen(caller->name), text = strlen(" dice: ready\n");
 
-    if (client == caller || length != name + strlen(" dice: ready\n") ||
-        memcmp(line, caller->name, name) != 0)
+    if (client == caller || length != name + text || memcmp(line, caller->name, name) != 0)
         wrong(client, line, length);
-    if (!outside && memcmp(line + name, " dice: begin\n", length - name) == 0)
+    if (!outside && memcmp(line + name, " dice: begin\n", text) == 0)
         begun++;
-    else if (memcmp(line + name, " dice: ready\n", length - name) != 0)
+    else if (memcmp(line + name, " dice: ready\n", text) != 0)
         wrong(client, line, length);
     if (!client->in)
         outside--;
@@ -256,51 +326,68 @@ static void gather(void)
 {
     static struct epoll_event events[EVENTS];
     const struct client *caller = &clients[clients_size - 1];
-    double until = seconds(CLOCK_MONOTONIC) + deadline, call_at = 0;
+    double until = seconds(CLOCK_MONOTONIC) + deadline, call_at = 0, pause = 0.2;
 
     outside = clients_size - 1;
     while (begun < clients_size - 1) {
         now = seconds(CLOCK_MONOTONIC);
         if (now > until)
-            fail("%d clients were not let in within %g s", outside, deadline);
+            fail("%d of %d clients were not let in within %g s; does the server broadcast?",
+                 outside, clients_size, deadline);
         if (outside && now >= call_at) {
-            send_all(caller, "ready\n", 6);
-            call_at = now + 0.2;
+            give(caller, "ready\n", 6);
+            call_at = now + pause;
+            pause *= 2;
         }
         bool waiting = outside;
         int count = epoll_wait(epoll, events, EVENTS, 10);
         for (int i = 0; i < count; i++)
             if (events[i].data.ptr)
                 receive(events[i].data.ptr, hear_caller);
-        if (waiting && !outside)
-            send_all(caller, "begin\n", 6);
+        if (waiting && !outside) {
+            give(caller, "begin\n", 6);
+            until = now + deadline;
+        }
     }
 }
 
-/* ---- The flood ---- */
+/* ---- The load ---- */
 
-/* All that it may have under way. */
-static void say(struct sender *sender)
+/* The next message of a sender is under way, and counts from `due_at`. */
+static void say(struct sender *sender, double due_at)
 {
-    static char *out;
-    size_t length = 0;
+    int slot = sender->sent++ % in_flight;
 
-    if (!out)
-        out = zeroed(in_flight, size);
-    while (sender->sent < sender->goal && sender->sent - sender->heard < (uint32_t)in_flight) {
-        int slot = sender->sent % in_flight;
-        char *text = sender->lines + slot * sender->line_size + sender->prefix_size;
-        uint32_t number = sender->sent++;
-        for (int place = 7; place >= 0; place--, number /= 10)
-            text[place] = '0' + number % 10;
-        memcpy(out + length, text, size);
-        length += size;
-        sender->missing[slot] = clients_size - 1;
-        sender->sent_at[slot] = now;
-        under_way++;
-    }
-    sender->due = false;
-    send_all(&clients[sender - senders], out, length);
+    sender->missing[slot] = clients_size - 1;
+    sender->due_at[slot] = due_at;
+    under_way++;
+}
+
+/* Whether the kernel has taken all that a sender has under way. */
+static bool flush(struct sender *sender)
+{
+    static char out[SEND_SIZE + MAX_SIZE];
+    size_t length;
+
+    do {
+        length = 0;
+        for (uint32_t n = sender->taken; n != sender->sent && length < SEND_SIZE; n++) {
+            char *text = memcpy(out + length, sender->line + sender->prefix_size, size);
+            uint32_t number = n;
+            for (int place = DIGITS - 1; place >= 0; place--, number /= 10)
+                text[place] = '0' + number % 10;
+            length += size;
+        }
+        if (!length)
+            return true;
+        length -= sender->taken_bytes;
+        size_t taken = give(&clients[sender - senders], out + sender->taken_bytes, length);
+        sender->taken_bytes += taken;
+        sender->taken += sender->taken_bytes / size;
+        sender->taken_bytes %= size;
+        length -= taken;
+    } while (!length);
+    return false;
 }
 
 static void hear(struct client *client, const char *line, size_t length)
@@ -308,57 +395,100 @@ static void hear(struct client *client, const char *line, size_t length)
     int index = sender_by_port[port_in(line, length)] - 1;
     struct sender *sender = &senders[index];
 
-    if (index < 0 || client == &clients[index] || length != sender->line_size ||
+    if (index < 0 || client == &clients[index] || !is_line_of(sender, line, length) ||
+        number_in(line + sender->prefix_size) != client->next[index] ||
         client->next[index] == sender->sent)
         wrong(client, line, length);
-    int slot = client->next[index]++ % in_flight;
-    if (memcmp(line, sender->lines + slot * sender->line_size, length) != 0)
-        wrong(client, line, length);
+    uint32_t number = client->next[index]++;
+    int slot = number % in_flight;
     deliveries++;
-    count_latency((now - sender->sent_at[slot]) * 1e9);
+    in_window += now >= window;
+    if (!warm_up || (uint64_t)number * senders_size + index >= warm_up)
+        record(&latency, now - sender->due_at[slot]);
     if (--sender->missing[slot] == 0) { /* each hears in order, so it is the oldest one */
         sender->heard++;
-        sender->due = true;
+        sender->ready = true;
         under_way--;
     }
 }
 
-static void overdue(void)
+/* A delivery that has not come is one of the oldest message of its sender that not all heard. */
+static void check_deadlines(void)
 {
-    for (int s = 0; s < senders_size; s++)
-        for (int i = 0; i < clients_size; i++)
-            if (i != s && clients[i].next[s] < senders[s].sent)
-                fail("%s did not hear message %u of %s within %g s", clients[i].name,
-                     clients[i].next[s], clients[s].name, deadline);
+    uint64_t count = 0;
+    int s, i, one_sender = 0, one_client = 0;
+
+    for (s = 0; s < senders_size; s++)
+        if (senders[s].heard != senders[s].sent &&
+            now > senders[s].due_at[senders[s].heard % in_flight] + deadline)
+            break;
+    if (s == senders_size)
+        return;
+    for (s = 0; s < senders_size; s++)
+        for (i = 0; i < clients_size; i++)
+            for (uint32_t n = clients[i].next[s]; i != s && n != senders[s].sent; n++)
+                if (now > senders[s].due_at[n % in_flight] + deadline)
+                    count++, one_sender = s, one_client = i;
+    fail("%llu deliveries did not come within %g s, one of them: %s, message %u of %s",
+         (unsigned long long)count, deadline, clients[one_client].name,
+         clients[one_client].next[one_sender], clients[one_sender].name);
 }
 
-/* Until everyone has said what it is to say and all have heard it. If `endless`, they say no more
- * when something has come on stdin. */
-static void flood(bool endless)
+/* Until all that is to be said is heard by all: in a closed loop, if rate is 0, what the senders'
+ * goals say, and else so many messages in turn. When something comes on stdin, no more is said, and
+ * the result is true; unless stdin is not to be looked at. */
+static bool drive(double rate, double start, uint64_t messages, bool look)
 {
     static struct epoll_event events[EVENTS];
+    double check_at = 0;
+    uint64_t next = 0;
+    bool told = false, waiting;
 
     now = seconds(CLOCK_MONOTONIC);
     for (int s = 0; s < senders_size; s++)
-        say(&senders[s]);
-    double heard_at = now;
-    while (under_way) {
-        int count = epoll_wait(epoll, events, EVENTS, spin ? 0 : 1000);
+        senders[s].ready = true;
+    for (;;) {
+        for (; rate && next < messages && start + next / rate <= now; next++) {
+            struct sender *sender = &senders[next % senders_size];
+            if (sender->sent - sender->heard == (uint32_t)in_flight)
+                fail("more is under way than was foreseen");
+            say(sender, start + next / rate);
+            sender->ready = true;
+            if (next >= warm_up)
+                record(&lateness, now - (start + next / rate));
+        }
+        waiting = false;
+        for (int s = 0; s < senders_size; s++) {
+            struct sender *sender = &senders[s];
+            if (!sender->ready)
+                continue;
+            while (!rate && sender->sent < sender->goal &&
+                   sender->sent - sender->heard < (uint32_t)in_flight)
+                say(sender, now);
+            sender->ready = !flush(sender); /* then it is tried again */
+            held_back += sender->ready;
+            waiting |= sender->ready;
+        }
+        if (!under_way && (!rate || next == messages))
+            return told;
+        double pause = waiting ? 0.001 : rate && next < messages ? start + next / rate - now : 1;
+        int count = epoll_wait(epoll, events, EVENTS, spin ? 0 : (int)(pause * 1000));
         now = seconds(CLOCK_MONOTONIC);
-        if (now > heard_at + deadline)
-            overdue();
         for (int i = 0; i < count; i++) {
             if (events[i].data.ptr) {
-                heard_at = now = seconds(CLOCK_MONOTONIC);
+                now = seconds(CLOCK_MONOTONIC);
                 receive(events[i].data.ptr, hear);
-            } else if (endless) {
+            } else if (look && !told) {
+                told = true;
+                messages = next;
                 for (int s = 0; s < senders_size; s++)
                     senders[s].goal = senders[s].sent;
             }
         }
-        for (int s = 0; s < senders_size; s++)
-            if (senders[s].due)
-                say(&senders[s]);
+        if (now >= check_at) {
+            check_deadlines();
+            check_at = now + 0.01;
+        }
     }
 }
 
@@ -375,28 +505,37 @@ static uint64_t segments(void)
     return total;
 }
 
-static void measure(uint32_t messages)
+static void measure(double rate, uint64_t unmeasured, uint64_t messages)
 {
     uint64_t before = segments();
     uint32_t first = senders[0].sent;
 
-    memset(histogram, 0, sizeof histogram);
-    deliveries = 0;
+    memset(&latency, 0, sizeof latency);
+    memset(&lateness, 0, sizeof lateness);
+    deliveries = in_window = held_back = 0;
     for (int s = 0; s < senders_size; s++)
         senders[s].goal = messages ? senders[s].sent + messages : UINT32_MAX;
+    double start = seconds(CLOCK_MONOTONIC);
+    warm_up = unmeasured;
+    window = rate ? start + warm_up / rate : start;
     double server = seconds(server_clock), own = seconds(CLOCK_PROCESS_CPUTIME_ID);
-    double started = seconds(CLOCK_MONOTONIC);
-    flood(messages == 0);
+    bool told = drive(rate, start, warm_up + messages, rate || !messages);
     double ended = seconds(CLOCK_MONOTONIC);
-    server = seconds(server_clock) - server;
-    own = seconds(CLOCK_PROCESS_CPUTIME_ID) - own;
-    printf("{\"deliveries\": %llu, \"first\": %u, \"last\": %u, \"wall_seconds\": %.6f, "
-           "\"cpu_seconds\": %.6f, \"load_cpu_seconds\": %.6f, \"segments\": %llu, "
-           "\"p50_seconds\": %.9f, \"p99_seconds\": %.9f}\n",
-           (unsigned long long)deliveries, first, senders[0].sent, ended - started, server, own,
-           (unsigned long long)(segments() - before), percentile(50), percentile(99));
-    senders[0].goal++; /* what has come twice, comes before it */
-    flood(false);
+    printf("{\"first\": %u, \"last\": %u, \"messages\": %llu, \"deliveries\": %llu, "
+           "\"measured_deliveries\": %llu, \"in_window\": %llu, \"wall_seconds\": %.6f, "
+           "\"window_seconds\": %.6f, \"cpu_seconds\": %.6f, \"load_cpu_seconds\": %.6f, "
+           "\"segments\": %llu, \"held_back\": %llu, ",
+           first, senders[0].sent, (unsigned long long)lateness.total,
+           (unsigned long long)deliveries, (unsigned long long)latency.total,
+           (unsigned long long)in_window, ended - start, ended - window,
+           seconds(server_clock) - server, seconds(CLOCK_PROCESS_CPUTIME_ID) - own,
+           (unsigned long long)(segments() - before), (unsigned long long)held_back);
+    print_percentiles("latency", &latency);
+    print_percentiles("lateness", &lateness);
+    printf("\"told\": %s}\n", told ? "true" : "false");
+    for (int s = 0; s < senders_size; s++)
+        senders[s].goal = senders[s].sent + (s == 0);
+    drive(0, 0, 0, false); /* what has come twice, comes before it */
     fflush(stdout);
 }
 
@@ -405,7 +544,9 @@ int main(int argc, char **argv)
     struct addrinfo *address, hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICHOST};
     struct epoll_event event = {.events = EPOLLIN, .data.ptr = NULL};
     struct rlimit limit;
-    char command[64];
+    char command[100];
+    double rate;
+    unsigned long long unmeasured, messages;
 
     if (argc != 10)
         fail("usage: flood HOST PORT CLIENTS SENDERS IN_FLIGHT SIZE DEADLINE SERVER_PID SPIN");
@@ -417,7 +558,7 @@ int main(int argc, char **argv)
     server_clock = (~(clockid_t)atoi(argv[8]) << 3) | 2; /* as clock_getcpuclockid(3) makes it */
     spin = atoi(argv[9]);
     if (clients_size < 2 || senders_size < 1 || senders_size > clients_size || in_flight < 1 ||
-        size < 9 || size > 1 << 16)
+        size <= DIGITS || size > MAX_SIZE)
         fail("flood: arguments out of range");
     if (getaddrinfo(argv[1], argv[2], &hints, &address) != 0)
         fail("%s is not a numeric address", argv[1]);
@@ -439,10 +580,12 @@ int main(int argc, char **argv)
     puts("{\"ready\": true}");
     fflush(stdout);
     while (fgets(command, sizeof command, stdin)) {
-        if (strncmp(command, "run ", 4) == 0)
-            measure(strtoul(command + 4, NULL, 10));
+        if (sscanf(command, "run %llu", &messages) == 1)
+            measure(0, 0, messages);
         else if (strcmp(command, "start\n") == 0)
-            measure(0);
+            measure(0, 0, 0);
+        else if (sscanf(command, "rate %lf %llu %llu", &rate, &unmeasured, &messages) == 3)
+            measure(rate, unmeasured, messages);
     }
     return 0;
 }

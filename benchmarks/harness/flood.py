@@ -15,6 +15,7 @@ More clients than senders are listeners, who say nothing and hear all.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import gc
 import json
 import math
@@ -42,8 +43,11 @@ TICK = 0.02
 class Target(Protocol):
     """What is flooded: a harness.Server, or whatever else has an address and a process."""
 
-    pid: int
-    address: tuple[Any, ...]
+    @property
+    def pid(self) -> int: ...
+
+    @property
+    def address(self) -> tuple[Any, ...]: ...
 
 
 @dataclass(frozen=True)
@@ -120,11 +124,15 @@ def flood(
     """cpu: the one that the load has for itself; where it has none, it sleeps when it waits."""
     if compiled.no_compiler(SOURCE):
         return FloodInPython(server, clients, senders, in_flight, size)
-    return FloodInC(server, clients, senders, in_flight, size, cpu)
+    return FloodInC(server, clients, senders, in_flight, size, cpu=cpu, spin=cpu is not None)
 
 
 class FloodInC(Load):
-    """flood.c, which ends with us."""
+    """flood.c, which ends with us. CompileError: there is no compiler.
+
+    deadline: seconds after which a delivery counts as lost.
+    spin: it does not sleep while it waits; where it has no CPU for itself it had better.
+    """
 
     saturating = True
 
@@ -135,20 +143,19 @@ class FloodInC(Load):
         senders: int,
         in_flight: int = 4,
         size: int = 32,
+        *,
         cpu: int | None = None,
+        spin: bool = False,
+        deadline: float | None = None,
     ):
         super().__init__(clients, senders, in_flight, size)
         host, port = server.address[:2]
-        given = (host, port, clients, self.senders, in_flight, size, DEADLINE, server.pid)
+        given = (host, port, clients, self.senders, in_flight, size, deadline or DEADLINE)
         begin = starter(signum=signal.SIGKILL, parent=os.getpid(), session=True)
+        program = str(compiled.program(SOURCE))
         with pinned(cpu):
             self._process = subprocess.Popen(
-                [
-                    *begin,
-                    str(compiled.program(SOURCE)),
-                    *map(str, given),
-                    str(int(cpu is not None)),
-                ],
+                [*begin, program, *map(str, given), str(server.pid), str(int(spin))],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
@@ -161,25 +168,32 @@ class FloodInC(Load):
             raise
 
     def run(self, messages: int) -> Measurement:
-        self._command(f"run {messages}")
-        return Measurement(**self._answer())
+        return _measurement(self._ask(f"run {messages}"))
 
     def run_until(self, done: Callable[[], bool]) -> Measurement:
-        self._command("start")
-        while not self._has_answer(TICK) and not done():
-            pass
-        self._command("stop")
-        return Measurement(**self._answer())
+        return _measurement(self._ask("start", done))
+
+    def at_rate(
+        self, rate: float, unmeasured: int, messages: int, done: Callable[[], bool]
+    ) -> dict[str, Any]:
+        """An open loop: so many messages a second in all, or until `done`. What flood.c answers."""
+        return self._ask(f"rate {rate!r} {unmeasured} {messages}", done)
+
+    def _ask(self, command: str, done: Callable[[], bool] | None = None) -> dict[str, Any]:
+        self._command(command)
+        if done:
+            assert self._process.stdout
+            while not select.select([self._process.stdout], [], [], TICK)[0]:
+                if done():
+                    self._command("stop")
+                    break
+        return self._answer()
 
     def _command(self, text: str) -> None:
         assert self._process.stdin
         with contextlib.suppress(BrokenPipeError):  # its answer is an error
             self._process.stdin.write(f"{text}\n")
             self._process.stdin.flush()
-
-    def _has_answer(self, within: float) -> bool:
-        assert self._process.stdout
-        return bool(select.select([self._process.stdout], [], [], within)[0])
 
     def _answer(self) -> dict[str, Any]:
         """It comes, or an error does: the program sees to the deadlines itself."""
@@ -198,6 +212,12 @@ class FloodInC(Load):
             assert stream
             with contextlib.suppress(BrokenPipeError):
                 stream.close()
+
+
+def _measurement(answer: dict[str, Any]) -> Measurement:
+    half, _, most, *_ = answer["latency"]
+    names = (field.name for field in dataclasses.fields(Measurement) if field.name in answer)
+    return Measurement(**{name: answer[name] for name in names}, p50_seconds=half, p99_seconds=most)
 
 
 class _InPython(Load):

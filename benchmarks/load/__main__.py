@@ -3,10 +3,11 @@
     python -m benchmarks.load --server epoll --clients 1000 --senders 10 --rate 200
     python -m benchmarks.load --connect 127.0.0.1:8080 --json -
 
-An open loop: messages leave on a schedule, however slow the server is, and the latency of a
-delivery counts from when its message should have left (worker.py says how). Every delivery is
-checked; a line that is lost, doubled, out of order or under another's name ends the run with one
-line on stderr and without any number.
+An open loop: messages leave on a schedule, however slow the server is. Message k of the room is due
+k / RATE after the start, and the latency of a delivery is the time at which it is read minus that:
+a message that left late, because server or load were busy, counts from when it should have left.
+Every delivery is checked; a line that is lost, doubled, out of order or under another's name ends
+the run with one line on stderr and without any number. The load is harness/flood.c.
 
 Exit status: 0; 1: no result, and one line on stderr says why; 2: bad arguments; 130, 143 and 129
 after SIGINT, SIGTERM and SIGHUP, which still print what was measured until then.
@@ -24,8 +25,11 @@ import io
 import json
 import math
 import os
+import socket
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -33,30 +37,158 @@ if __name__ == "__main__":
     # The folder of this file comes first otherwise, and its modules before the standard ones.
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
-try:
-    from benchmarks.load.run import Interrupted, Load, Signals
-except ModuleNotFoundError as missing:
-    if missing.name != "hdrh":
-        raise
-    sys.exit("load.py: hdrhistogram is not installed: pip install -e '.[dev]'")
-
+from benchmarks.harness.compiled import CompileError
+from benchmarks.harness.cpus import pinned, two_cpus
+from benchmarks.harness.crowd import DeliveryError
 from benchmarks.harness.environment import environment, sentence
-from benchmarks.harness.process import DEADLINE, ServerError
+from benchmarks.harness.flood import FloodInC
+from benchmarks.harness.process import (
+    DEADLINE,
+    ServerError,
+    descriptor_limit_raised,
+    has_ended,
+)
 from benchmarks.harness.roster import PEERS, PeerError
-from benchmarks.harness.server import SERVERS
-from benchmarks.load.plan import LoadError, Plan
+from benchmarks.harness.server import SERVERS, SILENT, Server
 
-SILENT = ("v1", "v2")
-LATE, BUSY = 1000, 90
-"""The p99 of the microseconds by which messages left late, and the per cent of a CPU that a worker
-used, above which a result is said to be the load generator's, too."""
+LATE = 1000
+"""The p99 of the microseconds by which messages left late, above which a result is said to be the
+load's, too."""
+OWN_DESCRIPTORS = 48
+"""Beside those of the clients."""
+PERCENTILES = ("p50", "p90", "p99", "p99.9", "max")
+
+
+class LoadError(Exception):
+    """There is no result, and the text says why."""
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """A server that runs already, of whose process nothing is known."""
+
+    address: tuple[Any, ...]
+    pid: int = 0
+
+
+class Signals:
+    """SIGINT, SIGTERM and SIGHUP. The first is noted, so that the load ends with what it has; while
+    there is no load yet, it raises KeyboardInterrupt."""
+
+    def __init__(self) -> None:
+        self.number = 0
+        self.loaded = False
+        for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(signum, self._note)
+
+    def _note(self, signum: int, _frame: object) -> None:
+        self.number = self.number or signum
+        if not self.loaded:
+            raise KeyboardInterrupt
+
+    def any(self) -> bool:
+        return bool(self.number)
+
+
+def run(args: argparse.Namespace, signals: Signals) -> dict[str, Any]:
+    """What was asked for, and what came of it."""
+    cpus = two_cpus() if args.pin and args.server else (None, None)
+    with ExitStack() as stack:
+        hard = stack.enter_context(descriptor_limit_raised())
+        if args.clients + OWN_DESCRIPTORS > hard:
+            raise LoadError(
+                f"{args.clients} clients need {args.clients + OWN_DESCRIPTORS} descriptors in one "
+                f"process; the hard limit is {hard} (ulimit -Hn)"
+            )
+        stack.enter_context(pinned(cpus[1]))
+        target = start(args, stack, cpus[0])
+        server = target if isinstance(target, Server) else None
+        empty = server.resident_kib() if server else 0
+        # So many can be under way before the oldest of them is a delivery that did not come.
+        in_flight = math.ceil(args.rate * args.deadline / args.senders) + 2
+        sizes = (args.clients, args.senders, in_flight, args.size)
+        try:
+            load = FloodInC(target, *sizes, deadline=args.deadline)
+            stack.callback(load.close)
+            signals.loaded = True
+            warm_up, messages = (round(args.rate * t) for t in (args.warm_up, args.duration))
+            answer = load.at_rate(args.rate, warm_up, messages, signals.any)
+            resident = server.resident_kib() if server else 0
+        except (DeliveryError, OSError, AssertionError) as error:
+            if server and has_ended(server.process.pid, 0.5):
+                raise LoadError(obituary(server)) from None
+            raise LoadError(str(error)) from None
+    return report(args, answer, cpus, (empty, resident) if server else None)
+
+
+def start(args: argparse.Namespace, stack: ExitStack, cpu: int | None) -> Server | Elsewhere:
+    if args.server:
+        quiet = ["--quiet"] if args.server in SERVERS else []
+        return stack.enter_context(Server(args.server, arguments=quiet, cpu=cpu, tied=True))
+    try:
+        host, port = args.connect
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except OSError as error:
+        raise LoadError(f"{host}: {error.strerror}") from None
+    return Elsewhere(found[4])
+
+
+def obituary(server: Server) -> str:
+    status = server.process.wait()
+    how = f"killed by signal {-status}" if status < 0 else f"exit status {status}"
+    last = server.errors.rest()[-1:]
+    return f"the server has ended: {how}" + (f"; stderr: {last[0]}" if last else "")
+
+
+def report(
+    args: argparse.Namespace,
+    answer: dict[str, Any],
+    cpus: tuple[int | None, int | None],
+    memory: tuple[int, int] | None,
+) -> dict[str, Any]:
+    measured, seconds = answer["measured_deliveries"], answer["window_seconds"]
+    deliveries, segments = answer["deliveries"], answer["segments"]
+    process = None
+    if memory:
+        process = {
+            "cpu_seconds": answer["cpu_seconds"],
+            "cpu_percent": 100 * answer["cpu_seconds"] / answer["wall_seconds"],
+            "cpu_us_per_delivery": 1e6 * answer["cpu_seconds"] / (deliveries or math.inf),
+            "resident_kib": memory[1],
+            "resident_kib_empty": memory[0],
+            "resident_kib_per_client": (memory[1] - memory[0]) / args.clients,
+        }
+    return {
+        "server": args.server or join(*args.connect),
+        "parameters": parameters(args),
+        "pinning": {"server": cpus[0], "load": cpus[1]} if cpus[0] is not None else None,
+        "interrupted": answer["told"],
+        "seconds": seconds,
+        "messages": answer["messages"],
+        "deliveries": measured,
+        "warm_up_deliveries": deliveries - measured,
+        "deliveries_per_second": answer["in_window"] / seconds if seconds > 0 else None,
+        "latency_us": percentiles(answer["latency"]) if measured else None,
+        "send_lateness_us": percentiles(answer["lateness"]),
+        "sends_held_back": answer["held_back"],
+        "data_segments": segments or None,
+        "messages_per_data_segment": deliveries / segments if segments else None,
+        "load_cpu_percent": 100 * answer["load_cpu_seconds"] / answer["wall_seconds"],
+        "server_process": process,
+        "environment": environment(command(args)),
+    }
+
+
+def percentiles(seconds: list[float]) -> dict[str, float]:
+    """Microseconds; a value is exact to 0.8 %, the largest to its end."""
+    return {name: round(value * 1e6, 3) for name, value in zip(PERCENTILES, seconds)}
 
 
 def parameters(args: argparse.Namespace) -> dict[str, Any]:
     return {
         name: value
         for name, value in vars(args).items()
-        if name not in ("server", "connect", "json", "plan")
+        if name not in ("server", "connect", "json")
     }
 
 
@@ -77,70 +209,55 @@ def join(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def lines(report: dict[str, Any]) -> Iterator[str]:
+def lines(found: dict[str, Any]) -> Iterator[str]:
     """The report, to be read: what was run, what was seen, what to doubt, on what."""
-    asked, percent, us = report["parameters"], report["worker_cpu_percent"], report["latency_us"]
+    asked, us, late = found["parameters"], found["latency_us"], found["send_lateness_us"]
     yield (
-        f"{report['server']}: {asked['clients']:,} clients, of which {asked['senders']:,} send "
+        f"{found['server']}: {asked['clients']:,} clients, of which {asked['senders']:,} send "
         f"{asked['rate']:g} messages of {asked['size']} bytes per second in all, for "
         f"{asked['duration']:g} s after {asked['warm_up']:g} s of warm-up"
     )
-    pinning = report["pinning"]
-    workers = f"{len(percent)} worker" + "s" * (len(percent) > 1)
-    if pinning:
-        cpus = ", ".join(map(str, pinning["workers"]))
-        yield f"the server on CPU {pinning['server'][0]} alone, {workers} on CPU {cpus}"
+    if found["pinning"]:
+        yield "the server on CPU {server}, the load on CPU {load}".format(**found["pinning"])
     else:
-        yield f"{workers}; nothing is pinned to a CPU"
-    if report["interrupted"]:
-        yield f"interrupted after {max(0.0, report['seconds']):.2f} s"
+        yield "nothing is pinned to a CPU"
+    if found["interrupted"]:
+        yield f"interrupted after {max(0.0, found['seconds']):.2f} s"
     yield ""
-    rows = [
-        ("messages", f"{report['messages']:,}"),
-        ("deliveries", f"{report['deliveries']:,}, each checked"),
-    ]
     if not us:
         yield "nothing was measured yet"
         return
-    rows.append(("deliveries per second", f"{report['deliveries_per_second']:,.0f}"))
-    rows += [(f"latency {name}", milliseconds(value)) for name, value in us.items()]
-    if report["messages_per_data_segment"]:
-        rows.append(("messages per data segment", f"{report['messages_per_data_segment']:.2f}"))
-    process = report["server_process"]
+    rows = [
+        ("messages", f"{found['messages']:,}"),
+        ("deliveries", f"{found['deliveries']:,}, each checked"),
+        ("deliveries per second", f"{found['deliveries_per_second']:,.0f}"),
+        *((f"latency {name}", f"{value / 1000:,.3f} ms") for name, value in us.items()),
+        ("messages per data segment", f"{found['messages_per_data_segment'] or math.nan:.2f}"),
+    ]
+    process = found["server_process"]
     if process:
+        used = f"{process['cpu_seconds']:.3f} s, {process['cpu_percent']:.0f} % of one"
+        more = f"{process['resident_kib_per_client']:.1f} KiB"
         rows += [
-            (
-                "server CPU",
-                f"{process['cpu_seconds']:.3f} s, {process['cpu_percent']:.0f} % of one",
-            ),
+            ("server CPU", used),
             ("server CPU per delivery", f"{process['cpu_us_per_delivery']:.2f} µs"),
             ("server memory", f"{process['resident_kib']:,} KiB"),
-            ("  more per client", f"{process['resident_kib_per_client']:.1f} KiB"),
+            ("  more per client", more),
         ]
-    late = report["send_lateness_us"]
-    sent_late = f"p99 {milliseconds(late['p99'])}, max {milliseconds(late['max'])}"
-    rows.append(("messages sent late by", sent_late))
-    rows.append(("busiest worker", f"{max(percent):.0f} % of a CPU"))
+    left_late = f"p99 {late['p99'] / 1000:,.3f} ms, max {late['max'] / 1000:,.3f} ms"
+    rows.append(("messages sent late by", left_late))
+    rows.append(("load", f"{found['load_cpu_percent']:.0f} % of a CPU"))
     for title, text in rows:
         yield f"{title:27}{text}"
     yield ""
-    doubts = []
     if late["p99"] > LATE:
-        doubts.append("sent late")
-    if max(percent) > BUSY:
-        doubts.append("had hardly any CPU time left")
-    if doubts:
         yield (
-            f"The load generator {' and '.join(doubts)}: a part of these latencies is its own. "
-            "Fewer clients, a lower rate, or more CPUs and --workers help."
+            "The load sent late: a part of these latencies is its own. Fewer clients, a lower "
+            "rate, or a CPU that nobody else uses help."
         )
-    if report["sends_held_back"]:
-        yield f"{report['sends_held_back']:,} messages waited in us: the server did not read them."
-    yield sentence(report["environment"])
-
-
-def milliseconds(micro: int) -> str:
-    return f"{micro / 1000:,.3f} ms"
+    if found["sends_held_back"]:
+        yield f"Sends were held back {found['sends_held_back']:,} times: the server did not read."
+    yield sentence(found["environment"])
 
 
 class Parser(argparse.ArgumentParser):
@@ -191,28 +308,14 @@ def parse_args() -> argparse.Namespace:
         default=DEADLINE,
         help="seconds after which a delivery counts as lost (%(default)g)",
     )
-    add("--workers", type=int, help="processes that hold the clients (CPUs less one)")
     add(
         "--pin",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="server on the first CPU alone, workers on the others; not with --connect (yes)",
+        help="server on the first CPU, load on the second; not with --connect (yes)",
     )
     add("--json", metavar="FILE", help="everything as JSON; -: to stdout, the table to stderr")
     args = parser.parse_args()
-    cpus = len(os.sched_getaffinity(0))
-    if args.workers is None:
-        args.workers = max(1, min(cpus - 1, args.clients // 2))
-    args.plan = Plan(
-        args.clients,
-        args.senders,
-        args.rate,
-        args.size,
-        args.warm_up,
-        args.duration,
-        args.deadline,
-        args.workers,
-    )
     problem = nonsense(args)
     if problem:
         parser.error(problem)
@@ -229,11 +332,9 @@ def nonsense(args: argparse.Namespace) -> str | None:
         return f"--size {args.size}: must be 9, for a number and the newline, to 65536"
     if not 0 <= args.warm_up < math.inf:
         return f"--warm-up {args.warm_up:g}: must be 0 or more"
-    if not 1 <= args.workers <= args.clients // 2:
-        return f"--workers {args.workers}: must be 1 to half the number of clients"
-    if args.plan.messages < 1:
+    if round(args.rate * args.duration) < 1:
         return f"--rate {args.rate:g} --duration {args.duration:g}: that is no message at all"
-    if args.plan.said_by(0) > 10**8:
+    if args.rate * (args.warm_up + args.duration) / args.senders > 10**8:
         return "more messages from a sender than eight digits can count"
     if args.server in SILENT:
         return f"--server {args.server}: it does not broadcast, so nothing is delivered"
@@ -251,25 +352,19 @@ def main() -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        target = args.server or args.connect
-        report = {
-            "server": args.server or join(*args.connect),
-            "parameters": parameters(args),
-            **Load(args.plan, target, pin=args.pin, signals=signals).run(),
-            "environment": environment(command(args)),
-        }
-        text = "\n".join(lines(report))
+        found = run(args, signals)
+        text = "\n".join(lines(found))
         if args.json == "-":
             print(text, file=sys.stderr)
-            print(json.dumps(report, indent=2), flush=True)
+            print(json.dumps(found, indent=2), flush=True)
         else:
             print(text, flush=True)
             if args.json:
-                Path(args.json).write_text(json.dumps(report, indent=2) + "\n", "utf-8")
-    except Interrupted:
+                Path(args.json).write_text(json.dumps(found, indent=2) + "\n", "utf-8")
+    except KeyboardInterrupt:
         print("load.py: interrupted before the clock started: no result", file=sys.stderr)
-    except (LoadError, ServerError, PeerError) as error:
-        print(f"load.py: {error}", file=sys.stderr)
+    except (CompileError, LoadError, ServerError, PeerError) as error:
+        print(f"load.py: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
     except OSError as error:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  a closed pipe is not flushed at exit

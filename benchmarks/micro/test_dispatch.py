@@ -86,22 +86,22 @@ def on_asyncio(
 def test_dispatch(benchmark: Any, loop: str, ready: int) -> None:
     benchmark.group = f"dispatch: {TURNS} turns, {ready} ready"
     called = [0]
-    counters = [Counter(fd, called) for fd in eventfds(ready)]
-    for counter in counters:
-        os.eventfd_write(counter.fd, 1)
-    if loop in BACKENDS:
-        turns, close = on_reactor(loop, counters, called)
-    elif loop == "asyncio":
-        turns, close = on_asyncio(asyncio.SelectorEventLoop(), counters, called)
-    else:
-        uvloop = pytest.importorskip("uvloop", reason="uvloop is not installed: pip install uvloop")
-        turns, close = on_asyncio(uvloop.new_event_loop(), counters, called)
-    try:
-        benchmark(turns)
-    finally:
-        close()
-        for counter in counters:
-            os.close(counter.fd)
+    with eventfds(ready) as fds:
+        counters = [Counter(fd, called) for fd in fds]
+        for fd in fds:
+            os.eventfd_write(fd, 1)
+        if loop in BACKENDS:
+            turns, close = on_reactor(loop, counters, called)
+        elif loop == "asyncio":
+            turns, close = on_asyncio(asyncio.SelectorEventLoop(), counters, called)
+        else:
+            why_not = "uvloop is not installed: pip install uvloop"
+            uvloop = pytest.importorskip("uvloop", reason=why_not)
+            turns, close = on_asyncio(uvloop.new_event_loop(), counters, called)
+        try:
+            benchmark(turns)
+        finally:
+            close()
     benchmark.extra_info["microseconds per callback"] = (
         benchmark.stats["median"] / TURNS / ready * 1e6
     )

@@ -56,15 +56,15 @@ WAYS: dict[str, Tell] = {
 
 @pytest.fixture
 def pairs() -> Iterator[list[tuple[socket.socket, socket.socket]]]:
-    made = []
+    pairs = []
     with socket.create_server(("127.0.0.1", 0)) as listener:
         for _ in range(CLIENTS):
             theirs = socket.create_connection(listener.getsockname())
             ours, _ = listener.accept()
             ours.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            made.append((ours, theirs))
-    yield made
-    for pair in made:
+            pairs.append((ours, theirs))
+    yield pairs
+    for pair in pairs:
         for sock in pair:
             sock.close()
 
@@ -80,17 +80,17 @@ def test_fanout(
 ) -> None:
     benchmark.group = f"fan-out: {messages} messages to {CLIENTS} clients"
     ours = [pair[0] for pair in pairs]
-    told = [MESSAGE] * messages
+    log = [MESSAGE] * messages
     size = len(MESSAGE) * messages
 
-    def hear(*_: object) -> None:
+    def read(*_: object) -> None:
         for pair in pairs:
             left = size
             while left:
                 left -= len(pair[1].recv(left))
 
     benchmark.pedantic(
-        WAYS[way], args=(ours, told), teardown=hear, rounds=30, warmup_rounds=3, iterations=1
+        WAYS[way], args=(ours, log), teardown=read, rounds=30, warmup_rounds=3, iterations=1
     )
     benchmark.extra_info["microseconds per delivery"] = (
         benchmark.stats["median"] / messages / CLIENTS * 1e6

@@ -7,7 +7,6 @@ the next call, which is handed all of it.
 
 from __future__ import annotations
 
-import os
 import select
 import selectors
 import time
@@ -23,10 +22,8 @@ COUNTS = (10, 900)
 
 @pytest.fixture
 def fds(count: int) -> Iterator[list[int]]:
-    made = eventfds(count)
-    yield made
-    for fd in made:
-        os.close(fd)
+    with eventfds(count) as fds:
+        yield fds
 
 
 pytestmark = [

@@ -384,9 +384,10 @@ def test_stops_while_newcomers_keep_coming(server: Server) -> None:
     assert server.errors.rest() == []
 
 
+@one_of_each
 def test_newcomers_in_the_same_wakeup_as_the_signal(start: Start) -> None:
     """Accepted, and not yet clients, they are in nobody's way (asyncio, from Python 3.12 on)."""
-    for _ in range(5):
+    for _ in range(3):
         server = start()
         os.kill(server.pid, signal.SIGSTOP)
         for _ in range(30):

@@ -1,18 +1,21 @@
 """The peers of benchmarks/peers: what is compared with our servers is a chat room, too.
 
-One test for each; how far it goes beyond that is in `Peer.fails`, and
-`pytest --server "$(python -m benchmarks.harness.roster NAME)"` shows it.
+One test for each; how far it goes beyond that is in `Peer.fails`, which `pytest -m long` measures.
 """
 
 from __future__ import annotations
 
+import re
 import shlex
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from benchmarks.harness.roster import PEERS, Peer, PeerError
+from benchmarks.harness.files import ROOT
+from benchmarks.harness.roster import PEERS, SOMETIMES, Peer, PeerError
 from benchmarks.harness.server import Server
 from tests.contract import test_contract
 from tests.support.needed import needed_in_ci
@@ -87,10 +90,19 @@ def test_peer_is_a_chat_room(peer: str) -> None:
         assert (server.log.rest(), server.errors.rest()) == ([], []), "it prints nothing"
 
 
-def test_peers_fail_tests_that_there_are() -> None:
-    for name, peer in PEERS.items():
-        for test in peer.fails:
-            assert hasattr(test_contract, test), f"{name}: {test}"
+@pytest.mark.long
+@pytest.mark.parametrize("peer", PEERS)
+def test_peer_fails_what_its_roster_says(peer: str) -> None:
+    """Of the contract, as `pytest --server COMMAND` runs it; and nothing else."""
+    options = ["-q", "--tb=no", "-p", "no:cacheprovider", "-p", "no:xdist"]
+    contract = [str(Path(test_contract.__file__)), "--server", command(peer)]
+    pytest_ = [sys.executable, "-m", "pytest", *options, *contract]
+    done = subprocess.run(pytest_, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode in (0, 1), done.stdout + done.stderr
+    failed = set(re.findall(r"^FAILED \S+::(\w+)", done.stdout, re.MULTILINE))
+    listed = set(PEERS[peer].fails)
+    assert failed <= listed, "the roster does not know of these"
+    assert listed - failed <= {*SOMETIMES}, "the roster says that it fails these"
 
 
 def test_missing_package_says_how_to_get_it() -> None:

@@ -53,6 +53,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(
     ("number", "server", "wanted"),
     [
@@ -81,6 +82,7 @@ def test_flamegraph_shows_what_the_server_did(
     assert re.search(rf"> *{total:,}</td>", page) and f"{total:,} samples in" in page
 
 
+@pytest.mark.alone
 def test_flamegraph_pages_need_nothing_else(results: Path) -> None:
     stacks = ["epoll.folded", "v2.folded", "v3.folded"]
     written = sorted(path.name for path in results.iterdir())
@@ -99,6 +101,7 @@ def test_flamegraph_pages_need_nothing_else(results: Path) -> None:
     assert "python profiling/flamegraph.py v3 epoll v2 --duration 1" in page
 
 
+@pytest.mark.alone
 def test_flamegraph_diff_of_an_earlier_run(results: Path) -> None:
     picture = pictures(results / "diff-v3-epoll.html")
     again = run("flamegraph", "--diff", "v3", "epoll", "--output", str(results))

@@ -1,0 +1,120 @@
+"""All rooms: which there are, whose turns have to end, and what was said once already.
+
+A room comes with the first who enters it and goes with the last who leaves. `general` stays.
+"""
+
+from collections.abc import Callable
+from datetime import datetime
+
+from sock_chat.events import Ack, Error, Post
+from sock_chat.limits import Recent
+from sock_chat.link import Member
+from sock_chat.log import Author, Log, Turn
+from sock_chat.names import fold
+from sock_chat.room import Room
+
+GENERAL = "general"
+MAX_ROOMS = 1000  # beside general
+REPEATED = 120.0  # seconds within which a line with the same id is the same line
+
+
+class Rooms:
+    """clock: tells seconds that never go back. today: date and time, in UTC.
+    begin: called when a turn begins; flush() has to be called in the same turn of the loop, or a
+    few turns later, when others have spoken, too."""
+
+    def __init__(
+        self,
+        log: Log,
+        clock: Callable[[], float],
+        today: Callable[[], datetime],
+        begin: Callable[[], None],
+    ):
+        self._log = log
+        self._clock = clock
+        self._today = today
+        self._begin = begin
+        self._begun: list[Room] = []  # in the order in which their turns have begun
+        self._recent: Recent[Ack | list[Member]] = Recent(REPEATED)
+        self.general = self._create(GENERAL)
+        self._rooms = {GENERAL: self.general}
+        log.subscribe(self._deliver, self._refuse)
+
+    def open(self, name: str) -> Room | None:
+        """A room to enter. A place in it is kept until it is entered, or given back by way of
+        close(). None: there are too many rooms."""
+        room = self._rooms.get(name)
+        if room is None:
+            if len(self._rooms) > MAX_ROOMS:
+                return None
+            room = self._rooms[name] = self._create(name)
+        room.places += 1
+        return room
+
+    def close(self, room: Room) -> None:
+        """Give back a place."""
+        room.places -= 1
+        self._end(room)
+
+    def counts(self) -> list[tuple[str, int]]:
+        return sorted((name, room.count) for name, room in self._rooms.items())
+
+    def flush(self) -> None:
+        """End the turns of all rooms."""
+        # What a turn's end brings about, as entering the next room, is for the next turn.
+        begun, self._begun = self._begun, []
+        for room in begun:
+            room.flush()
+
+    def post(self, room: Room, author: Author, member: Member, post: Post) -> None:
+        """Say a line with an id, unless it has been said: then it is only acknowledged."""
+        key, now = (fold(post.nick), post.id), self._clock()
+        known = self._recent.get(key, now)
+        if known is None:
+            self._recent.put(key, [], now)
+            room.say(author, post)
+        elif isinstance(known, Ack):
+            member.write(member.codec.write(known))
+        else:
+            known.append(member)  # it is on its way
+
+    def _posted(self, post: Post) -> None:
+        key, now = (fold(post.nick), post.id), self._clock()
+        known = self._recent.get(key, now)
+        ack = post.ack()
+        self._recent.put(key, ack, now)
+        for member in known if isinstance(known, list) else ():
+            member.write(member.codec.write(ack))
+
+    def _refuse(self, turn: Turn, text: str) -> None:
+        """Tell those who have said something in the turn that it has not been said."""
+        members: dict[Member, None] = {}
+        for author, event in turn.entries:
+            if isinstance(event, Post):
+                key = (fold(event.nick), event.id)
+                known = self._recent.get(key, self._clock())
+                members |= dict.fromkeys(known if isinstance(known, list) else ())
+                self._recent.drop(key)
+            if (room := self._rooms.get(turn.room)) and (member := room.member(author)):
+                members[member] = None
+        for member in members:
+            member.write(member.codec.write(Error(text)))
+
+    def _create(self, name: str) -> Room:
+        return Room(name, self._log, self._today, self._turn, self._posted)
+
+    def _turn(self, room: Room) -> None:
+        if not self._begun:
+            self._begin()
+        self._begun.append(room)
+
+    def _deliver(self, turn: Turn) -> None:
+        room = self._rooms.get(turn.room)
+        if room is None:  # made on another server
+            room = self._rooms[turn.room] = self._create(turn.room)
+        room.deliver(turn)
+        self._end(room)
+
+    def _end(self, room: Room) -> None:
+        if room.is_over and room is not self.general:
+            self._rooms.pop(room.name, None)
