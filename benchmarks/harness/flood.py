@@ -94,7 +94,8 @@ class Load:
         raise NotImplementedError
 
     def run_until(self, done: Callable[[], bool]) -> Measurement:
-        """Until `done`, which is asked every TICK; then what is under way is heard to its end."""
+        """Until `done`, which is asked every TICK; then what is under way is heard to its end, and
+        `done` still asked, for it may raise an error."""
         raise NotImplementedError
 
     def close(self) -> None:
@@ -183,10 +184,11 @@ class FloodInC(Load):
         self._command(command)
         if done:
             assert self._process.stdout
+            stopped = False
             while not select.select([self._process.stdout], [], [], TICK)[0]:
-                if done():
+                if done() and not stopped:
                     self._command("stop")
-                    break
+                    stopped = True
         return self._answer()
 
     def _command(self, text: str) -> None:
