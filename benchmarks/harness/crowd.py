@@ -21,10 +21,9 @@ import sys
 import termios
 import time
 from collections.abc import Sequence
-from types import TracebackType
 from typing import Any
 
-from benchmarks.harness.process import DEADLINE, ServerError
+from benchmarks.harness.process import DEADLINE, Closing, ServerError
 from benchmarks.harness.server import Server
 
 RECEIVE_SIZE = 1 << 18
@@ -96,7 +95,7 @@ class Client:
         return data
 
 
-class Crowd:
+class Crowd(Closing):
     """`count` clients of the server at `address`, all of whom it knows when this returns."""
 
     def __init__(self, address: Sequence[Any], count: int, *, broadcasts: bool = True):
@@ -184,19 +183,8 @@ class Crowd:
         for client in self.clients:
             client.sock.close()
 
-    def __enter__(self) -> Crowd:
-        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-
-
-class Trickle:
+class Trickle(Closing):
     """One client that sends bytes without a newline, each of which is read in a turn of its own,
     beside idle clients: nobody is told anything, so what is left is the turn itself.
 
@@ -232,14 +220,3 @@ class Trickle:
     def close(self) -> None:
         for sock in self._socks:
             sock.close()
-
-    def __enter__(self) -> Trickle:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()

@@ -27,13 +27,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Protocol
 
 from benchmarks.harness import compiled
 from benchmarks.harness.cpus import pinned
 from benchmarks.harness.crowd import Client, Crowd, DeliveryError, data_segments_in, message
-from benchmarks.harness.process import DEADLINE, cpu_seconds, starter
+from benchmarks.harness.process import DEADLINE, Closing, cpu_seconds, starter
 
 SOURCE = Path(__file__).with_name("flood.c")
 TICK = 0.02
@@ -71,7 +70,7 @@ class Measurement:
     p99_seconds: float
 
 
-class Load:
+class Load(Closing):
     """All clients are in when it is made. DeliveryError, of any method: something was delivered
     wrong, or not within DEADLINE, or the server has closed a connection."""
 
@@ -97,20 +96,6 @@ class Load:
         """Until `done`, which is asked every TICK; then what is under way is heard to its end, and
         `done` still asked, for it may raise an error."""
         raise NotImplementedError
-
-    def close(self) -> None:
-        raise NotImplementedError
-
-    def __enter__(self) -> Load:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def flood(

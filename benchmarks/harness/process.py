@@ -19,12 +19,28 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, TypeVar
 
 DEADLINE = 15.0
 """Seconds within which anything that must happen has happened, on a busy machine too."""
 
 Limits = Mapping[int, tuple[int, int]]
+
+
+_Self = TypeVar("_Self", bound="Closing")
+
+
+class Closing:
+    """What is closed at the end of a `with`."""
+
+    def close(self) -> None:
+        raise NotImplementedError
+
+    def __enter__(self: _Self) -> _Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
 
 class ServerError(Exception):

@@ -108,8 +108,7 @@ def run(args: argparse.Namespace, signals: Signals) -> dict[str, Any]:
         in_flight = math.ceil(args.rate * args.deadline / args.senders) + 2
         sizes = (args.clients, args.senders, in_flight, args.size)
         try:
-            load = FloodInC(target, *sizes, deadline=args.deadline)
-            stack.callback(load.close)
+            load = stack.enter_context(FloodInC(target, *sizes, deadline=args.deadline))
             signals.loaded = True
             warm_up, messages = (round(args.rate * t) for t in (args.warm_up, args.duration))
             answer = load.at_rate(args.rate, warm_up, messages, signals.any)

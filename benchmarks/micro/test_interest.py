@@ -10,80 +10,76 @@ from __future__ import annotations
 import select
 import selectors
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 
 from benchmarks.conftest import eventfds
 
-COUNTS = (10, 900)
+Way = Iterator[Callable[[], object]]
+"""What asks about writability for the one in the middle, and no more, while it is yielded."""
 
 
-@pytest.fixture
-def fds(count: int) -> Iterator[list[int]]:
-    with eventfds(count) as fds:
-        yield fds
-
-
-pytestmark = [
-    pytest.mark.parametrize("count", COUNTS),
-    pytest.mark.benchmark(timer=time.thread_time, max_time=0.2, min_rounds=5),
-]
-
-
-def test_epoll_modify(benchmark: Any, fds: list[int], count: int) -> None:
-    benchmark.group = f"interest: twice for one of {count}"
+@contextmanager
+def epoll_modify(fds: list[int]) -> Way:
     with select.epoll() as epoll:
         for fd in fds:
             epoll.register(fd, select.EPOLLIN)
-        fd = fds[count // 2]
+        one = fds[len(fds) // 2]
 
         def change() -> None:
-            epoll.modify(fd, select.EPOLLIN | select.EPOLLOUT)
-            epoll.modify(fd, select.EPOLLIN)
+            epoll.modify(one, select.EPOLLIN | select.EPOLLOUT)
+            epoll.modify(one, select.EPOLLIN)
 
-        benchmark(change)
+        yield change
 
 
-def test_selectors_modify(benchmark: Any, fds: list[int], count: int) -> None:
-    benchmark.group = f"interest: twice for one of {count}"
+@contextmanager
+def selectors_modify(fds: list[int]) -> Way:
     with selectors.DefaultSelector() as selector:
         for fd in fds:
             selector.register(fd, selectors.EVENT_READ)
-        fd = fds[count // 2]
+        one = fds[len(fds) // 2]
 
         def change() -> None:
-            selector.modify(fd, selectors.EVENT_READ | selectors.EVENT_WRITE)
-            selector.modify(fd, selectors.EVENT_READ)
+            selector.modify(one, selectors.EVENT_READ | selectors.EVENT_WRITE)
+            selector.modify(one, selectors.EVENT_READ)
 
-        benchmark(change)
+        yield change
 
 
-def test_select_sets(benchmark: Any, fds: list[int], count: int) -> None:
-    """v3's way: two sets that every select() walks through; the walk is counted in readiness."""
-    benchmark.group = f"interest: twice for one of {count}"
-    readers, writers = set(fds), set[int]()
-    fd = fds[count // 2]
+@contextmanager
+def select_sets(fds: list[int]) -> Way:
+    """v3's way: sets that every select() walks through; the walk is counted in readiness."""
+    writers, one = set[int](), fds[len(fds) // 2]
 
     def change() -> None:
-        writers.add(fd)
-        writers.discard(fd)
+        writers.add(one)
+        writers.discard(one)
 
-    benchmark(change)
-    assert (len(readers), len(writers)) == (count, 0)
+    yield change
 
 
-def test_select_lists_rebuilt(benchmark: Any, fds: list[int], count: int) -> None:
+@contextmanager
+def select_lists_rebuilt(fds: list[int]) -> Way:
     """The way of many a tutorial: a list of writers made anew for each call."""
+    waiting, one = dict.fromkeys(fds, b""), fds[len(fds) // 2]
+
+    def change() -> tuple[list[int], list[int]]:
+        waiting[one] = b"x"
+        writers = [fd for fd in fds if waiting[fd]]
+        waiting[one] = b""
+        return writers, [fd for fd in fds if waiting[fd]]
+
+    yield change
+
+
+@pytest.mark.parametrize("way", [epoll_modify, selectors_modify, select_sets, select_lists_rebuilt])
+@pytest.mark.parametrize("count", [10, 900])
+@pytest.mark.benchmark(timer=time.thread_time, max_time=0.2, min_rounds=5)
+def test_interest(benchmark: Any, way: Callable[[list[int]], Any], count: int) -> None:
     benchmark.group = f"interest: twice for one of {count}"
-    waiting = dict.fromkeys(fds, b"")
-
-    def change() -> list[int]:
-        fd = fds[count // 2]
-        waiting[fd] = b"x"
-        writers = [other for other in fds if waiting[other]]
-        waiting[fd] = b""
-        return writers + [other for other in fds if waiting[other]]
-
-    assert benchmark(change) == fds[count // 2 :][:1]
+    with eventfds(count) as fds, way(fds) as change:
+        benchmark(change)
