@@ -20,7 +20,6 @@ and 129 after SIGINT, SIGTERM and SIGHUP, and nothing was written either.
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import os
 import re
 import shlex
@@ -32,14 +31,14 @@ from pathlib import Path
 import common.beginning  # noqa: F401
 from benchmarks.harness.environment import environment, sentence
 from benchmarks.harness.files import output_folder
-from benchmarks.harness.server import BROADCASTING
+from benchmarks.harness.server import BROADCASTING, missing
 from benchmarks.harness.tables import table
 from common import script
 from flames.page import difference, difference_rows, gallery
 from flames.record import Plan, Recording, py_spy, record, version_of
 from flames.stacks import Stacks, folded, parse_stacks
 
-DEFAULT = ("v1", "v2", *(name for name in BROADCASTING if "--flush" not in name))
+DEFAULT = ("v1", "v2", *(name for name in BROADCASTING if " " not in name))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -151,10 +150,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     args = options.parse_args(argv)
     args.servers = list(dict.fromkeys([*args.names, *args.cmd]))
     if not args.servers and not args.diff:
-        args.servers = list(DEFAULT)
-        if not importlib.util.find_spec("uvloop"):
-            args.servers.remove("uvloop")
-            print("uvloop is left out: pip install uvloop", file=sys.stderr)
+        args.servers = [name for name in DEFAULT if not missing(name)]
+        for reason in filter(None, map(missing, DEFAULT)):
+            print(f"left out: {reason}", file=sys.stderr)
     return args
 
 

@@ -101,6 +101,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     names = args.names or [args.cmd]
     for name, reason in missing(names).items():
         raise script.ProfilingError(f"{name}: {reason}")
+    for name in names:
+        if name.startswith("uring"):
+            raise script.ProfilingError(
+                f"{name}: a trace does not show what goes through its rings"
+            )
     if not args.output:
         print(text_of(names[0], args.clients), end="")
         return 0
