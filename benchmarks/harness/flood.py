@@ -162,7 +162,8 @@ class FloodInC(Load):
     def at_rate(
         self, rate: float, unmeasured: int, messages: int, done: Callable[[], bool]
     ) -> dict[str, Any]:
-        """An open loop: so many messages a second in all, or until `done`. What flood.c answers."""
+        """An open loop: so many messages a second in all. What flood.c answers; `done` ends it
+        with what was measured until then, whatever is under way."""
         return self._ask(f"rate {rate!r} {unmeasured} {messages}", done)
 
     def _ask(self, command: str, done: Callable[[], bool] | None = None) -> dict[str, Any]:
