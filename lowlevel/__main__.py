@@ -1,13 +1,13 @@
-"""The command line: python -m lowlevel {selectors,epoll,epoll-et,uvloop}."""
+"""The command line: python -m lowlevel {selectors,epoll,epoll-et,uring,uvloop}."""
 
 import argparse
 import signal
 import socket
 import sys
-from typing import Any, Callable, Dict, Optional
+from typing import TYPE_CHECKING, Any, Callable, Dict, Optional, Tuple
 
 from lowlevel.acceptor import Acceptor
-from lowlevel.reactor import Backend, Reactor
+from lowlevel.reactor import Backend, Reactor, Unavailable
 from lowlevel.room import Flush, Room
 from lowlevel.system import (
     OWN,
@@ -19,32 +19,69 @@ from lowlevel.system import (
     say,
 )
 
+if TYPE_CHECKING:
+    from lowlevel.uring.completion import Completions
+
 LOOKS = 2  # how often a turn looks again before it sends; more gather hardly more
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-def selectors() -> Backend:
+# A loop, the room that it serves, and what makes a client of an accepted socket.
+Parts = Tuple[Reactor, Room, Callable[[socket.socket, Any], None]]
+Log = Optional[Callable[[str], None]]
+
+
+def on_readiness(backend: Backend, looks: int, flush: Flush, log: Log) -> Parts:
+    from lowlevel.readiness import ReadinessConnection
+
+    reactor, room = Reactor(backend, looks), Room(flush, log)
+    return reactor, room, lambda sock, addr: ReadinessConnection(sock, addr, reactor, room).open()
+
+
+def on_completions(completions: "Completions", looks: int, flush: Flush, log: Log) -> Parts:
+    from lowlevel.uring.connection import CompletionConnection
+    from lowlevel.uring.teller import RingTeller
+
+    teller = RingTeller(completions)
+    reactor, room = Reactor(completions, looks), Room(flush, log, teller.tell)
+
+    def let_in(sock: socket.socket, addr: Any) -> None:
+        CompletionConnection(sock, addr, reactor, room, completions, teller).open()
+
+    return reactor, room, let_in
+
+
+def selectors(looks: int, flush: Flush, log: Log) -> Parts:
     from lowlevel.selectors_backend import SelectorsBackend
 
-    return SelectorsBackend()
+    return on_readiness(SelectorsBackend(), looks, flush, log)
 
 
-def epoll() -> Backend:
+def epoll(looks: int, flush: Flush, log: Log) -> Parts:
     from lowlevel.epoll_backend import EpollBackend
 
-    return EpollBackend()
+    return on_readiness(EpollBackend(), looks, flush, log)
 
 
-def epoll_et() -> Backend:
+def epoll_et(looks: int, flush: Flush, log: Log) -> Parts:
     from lowlevel.epoll_backend import EpollBackend
 
-    return EpollBackend(edge_triggered=True)
+    return on_readiness(EpollBackend(edge_triggered=True), looks, flush, log)
 
 
-BACKENDS: Dict[str, Callable[[], Backend]] = {
+def uring(looks: int, flush: Flush, log: Log) -> Parts:
+    """Unavailable: io_uring cannot be had."""
+    from lowlevel.uring.completion import ENTRIES, Completions
+    from lowlevel.uring.ring import Ring
+
+    return on_completions(Completions(Ring(ENTRIES)), looks, flush, log)
+
+
+LOOPS: Dict[str, Callable[[int, Flush, Log], Parts]] = {
     "selectors": selectors,
     "epoll": epoll,
     "epoll-et": epoll_et,
+    "uring": uring,
 }
 
 
@@ -54,7 +91,7 @@ def parse_args() -> argparse.Namespace:
         description="Chat server on a reactor of our own, or on uvloop.",
         allow_abbrev=False,
     )
-    parser.add_argument("server", choices=[*BACKENDS, "uvloop"])
+    parser.add_argument("server", choices=[*LOOPS, "uvloop"])
     parser.add_argument("--host", default="127.0.0.1", help="address or name (%(default)s)")
     parser.add_argument("--port", type=port_number, default=8080, help="0: any (%(default)s)")
     parser.add_argument("--quiet", action="store_true", help="no line per client or message")
@@ -82,10 +119,11 @@ def run(args: argparse.Namespace, listener: socket.socket, limit: int) -> None:
     """Serve until SIGINT or SIGTERM."""
     flush = Flush(args.flush or "turn")
     looks = LOOKS if args.looks is None else args.looks
-    reactor = Reactor(BACKENDS[args.server](), looks if flush is Flush.TURN else 0)
-    room = Room(flush, None if args.quiet else say)
+    if flush is Flush.MESSAGE:
+        looks = 0  # nothing is gathered
+    reactor, room, let_in = LOOPS[args.server](looks, flush, None if args.quiet else say)
     reactor.before_wait = room.flush
-    Acceptor(listener, reactor, room, limit - RESERVE, say).open()
+    Acceptor(listener, reactor, let_in, limit - RESERVE, say).open()
 
     def stop(signum: int, frame: Any) -> None:
         reactor.stop()
@@ -98,6 +136,7 @@ def run(args: argparse.Namespace, listener: socket.socket, limit: int) -> None:
     reactor.run()
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # no handler outlives the end
     room.close()
+    reactor.close()
     listener.close()
 
 
@@ -120,7 +159,10 @@ def main(args: argparse.Namespace) -> Optional[str]:
         listener = listen(args.host, args.port)
     except (OSError, UnicodeError) as error:
         return f"No se puede escuchar en {(args.host, args.port)}: {error}"
-    run(args, listener, limit)
+    try:
+        run(args, listener, limit)
+    except Unavailable as error:
+        return f"io_uring no está disponible: {error}"
     return None
 
 

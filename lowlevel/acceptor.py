@@ -3,11 +3,9 @@
 import socket
 from contextlib import suppress
 from errno import EMFILE, ENFILE, ENOBUFS, ENOMEM
-from typing import Callable
+from typing import Any, Callable
 
-from lowlevel.connection import Connection
 from lowlevel.reactor import READABLE, Reactor
-from lowlevel.room import Room
 
 ACCEPTS = 16  # newcomers per turn
 NO_RESOURCES = (EMFILE, ENFILE, ENOBUFS, ENOMEM)  # what accept() may fail for
@@ -16,20 +14,21 @@ FULL = b"servidor lleno\n"
 
 
 class Acceptor:
-    """limit: the lowest descriptor that no client gets. say: takes lines about being full."""
+    """let_in: makes a client of a socket and its address; OSError: cannot. limit: the lowest
+    descriptor that no client gets. say: takes lines about being full."""
 
     def __init__(
         self,
         listener: socket.socket,
         reactor: Reactor,
-        room: Room,
+        let_in: Callable[[socket.socket, Any], None],
         limit: int,
         say: Callable[[str], None],
     ):
         listener.setblocking(False)
         self._listener = listener
         self._reactor = reactor
-        self._room = room
+        self._let_in = let_in
         self._limit = limit
         self._say = say
         self._full = False
@@ -60,7 +59,7 @@ class Acceptor:
                 self._refuse(sock, f"no quedan descriptores por debajo del {self._limit}")
                 continue
             try:
-                Connection(sock, addr, self._reactor, self._room).open()
+                self._let_in(sock, addr)
             except OSError as error:  # ENOSPC: fs.epoll.max_user_watches; ENOMEM
                 self._refuse(sock, str(error))
                 continue

@@ -1,20 +1,21 @@
-"""A connection: one client's socket, what waits for it, and its turns.
+"""A connection: one client's socket, what waits for it, and its turns. This is its policy, which
+is the same whatever the kernel is asked: a subclass is its driver. `readiness` asks when the socket
+is ready, and then receives and sends; `uring.connection` asks to receive and to send, and is
+told when it was done.
 
-It stands between the reactor, which tells it that the socket is ready, and the room, which gives
-it bytes to transmit. It never waits, and nobody waits for it: what the kernel does not take at
-once stays in the out-buffer, whose marks bound it.
+It stands between the reactor, which tells it that there is something to do, and the room, which
+gives it bytes to transmit. It never waits, and nobody waits for it: what the kernel does not take
+at once stays in the out-buffer, whose marks bound it.
 
-One read of READ_SIZE bytes is a turn. After it the socket is known to be empty only if the read
-was short and the event carried neither HANGUP nor URGENT (`epoll_backend` says why), and the
-protocol may hold lines that were too many for the turn's budget. In every other case the
-connection is requeued, which is always right: a read too many finds EAGAIN.
+READ_SIZE bytes are a turn. The protocol may hold lines that were too many for the turn's budget;
+then the connection is requeued.
 """
 
 import socket
 from typing import Any, Callable, Optional
 
 from lowlevel.protocol import LineProtocol, LineTooLong
-from lowlevel.reactor import HANGUP, READABLE, URGENT, WRITABLE, Reactor
+from lowlevel.reactor import READABLE, WRITABLE, Reactor
 from lowlevel.room import Room
 
 READ_SIZE = 16384  # bytes of one client's input handled before the others get their turn
@@ -28,9 +29,9 @@ NOTHING = bytearray()  # the out-buffer of all for whom nothing waits; nobody ch
 class Connection:
     """A member of the room and a handler of the reactor.
 
-    transmit: what the room calls to send. It is the socket's own send() while nothing waits, so
-        that the room's loop runs from C to C; it appends to the out-buffer while something does;
-        and when the client takes no more it is len(), to which everything is off our hands.
+    transmit: what the room calls to send while nothing waits, which is up to the driver; it
+        appends to the out-buffer while something does; and when the client takes no more it is
+        len(), to which everything is off our hands.
     """
 
     __slots__ = (
@@ -47,52 +48,56 @@ class Connection:
     )
 
     def __init__(self, sock: socket.socket, addr: Any, reactor: Reactor, room: Room):
-        sock.setblocking(False)
         self.name = str(addr)
-        self.transmit: Callable[[bytes], int] = sock.send
+        self.transmit: Callable[[bytes], int] = self._append
         self._sock = sock
         self._reactor = reactor
         self._room = room
         self._protocol = LineProtocol()
         self._out_buffer = NOTHING  # for it, not yet taken by the kernel
-        self._interest = READABLE  # what the reactor asks about; 0: it has left
-        self._eof = False  # it has sent its last; it leaves when the out-buffer is empty
+        self._interest = READABLE  # what can be done now; 0: it has left
+        self._eof = False  # it has sent its last; it leaves when nothing waits for it
         self._lost: Optional[OSError] = None  # why it takes no more
-
-    def open(self) -> None:
-        """Come in. OSError: it cannot be watched, and is not in."""
-        self._reactor.register(self, self._interest)
-        self._room.enter(self)
 
     def fileno(self) -> int:
         return self._sock.fileno()
 
-    def handle(self, mask: int) -> None:
-        if self._out_buffer and mask & (WRITABLE | HANGUP):
-            self._flush()
-        if mask & (READABLE | HANGUP) and self._interest & READABLE:
-            self._receive(mask)
+    # What a driver does.
 
-    def _receive(self, mask: int) -> None:
-        """One turn."""
-        data = b""
-        if not self._protocol.pending:
-            try:
-                data = self._sock.recv(READ_SIZE)
-            except BlockingIOError:
-                return
-            except OSError:  # ECONNRESET, ETIMEDOUT: an unfinished line stays unsaid
-                self.close()
-                return
-            if not data:
-                self._end()
-                return
+    def handle(self, mask: int) -> None:
+        """What the reactor calls."""
+        raise NotImplementedError
+
+    def _waiting(self) -> int:
+        """How many bytes wait for it."""
+        return len(self._out_buffer)
+
+    def _unhandled(self) -> bool:
+        """Whether there is something from it that has been received and not been handled."""
+        return self._protocol.pending
+
+    def _flush(self) -> None:
+        """Send of what waits for it as much as the kernel takes now."""
+        raise NotImplementedError
+
+    def _ask(self) -> None:
+        """Ask the kernel for what is in `_interest`, and for nothing else."""
+        raise NotImplementedError
+
+    def _release(self) -> None:
+        """Ask for nothing more, and close the socket."""
+        raise NotImplementedError
+
+    # What comes from the client.
+
+    def _take(self, data: bytes, mask: int, drained: bool) -> None:
+        """One turn. drained: there is nothing more for now; else another turn follows, with
+        `mask`."""
         try:
             lines = self._protocol.receive(data, READ_SIZE, self._room.cost(self))
         except LineTooLong:
             self.close(TOO_LONG)
             return
-        drained = 0 < len(data) < READ_SIZE and not mask & (HANGUP | URGENT)
         if not drained or self._protocol.pending:
             self._reactor.requeue(self, mask)
         if lines:
@@ -110,10 +115,12 @@ class Connection:
     def _leave(self) -> None:
         """Leave once nothing waits for it, and what the others have said in this turn does."""
         self._room.flush()
-        if self._out_buffer:
+        if self._waiting():
             self._set_interest()
         else:
             self.close()
+
+    # What goes to it.
 
     def fell_short(self, data: bytes, sent: int, error: Optional[OSError] = None) -> None:
         """The kernel has taken a part of the data only: keep the rest, in order, once."""
@@ -126,55 +133,37 @@ class Connection:
 
     def _append(self, data: bytes) -> int:
         self._out_buffer += data
-        if len(self._out_buffer) > HIGH_WATER:
+        if self._waiting() > HIGH_WATER:
             self._flush()  # it may have read since the reactor looked
-            if len(self._out_buffer) > HIGH_WATER:
+            if self._waiting() > HIGH_WATER:
                 self.close(SLOW)
         else:
             self._set_interest()
         return len(data)
 
-    def _flush(self) -> None:
-        """Send of what waits for it as much as the kernel takes now."""
-        try:
-            sent = self._sock.send(self._out_buffer)
-        except BlockingIOError:
-            pass
-        except OSError as error:
-            self._lose(error)
-        else:
-            del self._out_buffer[:sent]
-            if not self._out_buffer:
-                self._out_buffer = NOTHING
-                self.transmit = self._sock.send
-        if self._eof and not self._out_buffer:
-            self._leave()
-        else:
-            self._set_interest()
-
     def _lose(self, error: OSError) -> None:
         """EPIPE: it has closed; ECONNRESET, ETIMEDOUT: the connection broke. Lines that it sent
         before may still wait in the receive buffer, so only reading ends it. The error is told
-        once: a recv() after this one returns EOF in either case."""
+        once: a read after this one returns EOF in either case."""
         self._lost = error
         self._out_buffer = NOTHING
         self.transmit = len
 
     def _set_interest(self) -> None:
-        """Ask about what can be done now and nothing else: level-triggered, the rest would be
-        reported again and again."""
+        """What can be done now and nothing else."""
+        waiting = self._waiting()
         interest = 0
-        if len(self._out_buffer) <= LOW_WATER and not self._eof:
+        if waiting <= LOW_WATER and not self._eof:
             interest = READABLE
-        if self._out_buffer:
+        if waiting:
             interest |= WRITABLE
         if interest == self._interest:
             return
         resumed = interest & ~self._interest & READABLE
         self._interest = interest
-        self._reactor.modify(self, interest)
-        if resumed and self._protocol.pending:
-            self._reactor.requeue(self, READABLE)  # these lines are in no receive buffer
+        self._ask()
+        if resumed and self._unhandled():
+            self._reactor.requeue(self, READABLE)  # it is in no receive buffer
 
     def close(self, reason: str = "") -> None:
         """Leave the room at once; what waits for the client is dropped. It may have left before:
@@ -185,5 +174,5 @@ class Connection:
         self._out_buffer = NOTHING
         self.transmit = len
         self._reactor.unregister(self)
-        self._sock.close()
+        self._release()
         self._room.leave(self, reason)

@@ -31,6 +31,10 @@ HANGUP = 0x008 | 0x010 | 0x2000  # EPOLLERR, EPOLLHUP, EPOLLRDHUP
 CROWDED = 8  # turns after one in which several were ready, in which it is worth looking again
 
 
+class Unavailable(Exception):
+    """A back end cannot be had here, and why."""
+
+
 class Handler(Protocol):
     """Somebody whom the reactor calls."""
 

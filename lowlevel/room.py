@@ -16,7 +16,7 @@ each member would cost more than a loop in C wins.
 
 from enum import Enum
 from operator import methodcaller
-from typing import Callable, Dict, List, Optional, Protocol, Sequence, Tuple
+from typing import Callable, Dict, List, Mapping, Optional, Protocol, Sequence, Tuple
 
 from lowlevel.system import visible
 
@@ -48,12 +48,24 @@ class Member(Protocol):
         """Leave the room, and whatever else it is in."""
 
 
-class Room:
-    """log: takes lines for the operator; None: nobody wants them."""
+# Tell the members, who are the keys of the first, some bytes; but whoever is in `instead` gets the
+# bytes there, if any, instead.
+Teller = Callable[[Dict[Member, bytes], bytes, Mapping[Member, bytes]], None]
 
-    def __init__(self, flush: Flush, log: Optional[Callable[[str], None]]):
+
+class Room:
+    """log: takes lines for the operator; None: nobody wants them. tell: how members are told; None:
+    by their own transmit()."""
+
+    def __init__(
+        self,
+        flush: Flush,
+        log: Optional[Callable[[str], None]],
+        tell: Optional[Teller] = None,
+    ):
         self._flush = flush
         self._log = log
+        self._tell = tell or tell_each
         self._members: Dict[Member, bytes] = {}  # what stands before each line of theirs
         self._said: List[Tuple[Member, bytes]] = []  # in this turn, not yet told
         self._size = 0  # bytes of it
@@ -95,7 +107,7 @@ class Room:
                 self.flush()
         else:
             for line in lines[:-1].split(b"\n"):
-                self._tell(self._all_but(member), prefix + line + b"\n")
+                self._tell(self._members, prefix + line + b"\n", {member: b""})
 
     def flush(self) -> None:
         """Tell everyone what the others have said in this turn."""
@@ -103,43 +115,46 @@ class Room:
             return
         said, self._said, self._size = self._said, [], 0
         log = b"".join([part for _, part in said])
-        silent = self._members.copy()
         own: Dict[Member, List[Tuple[int, int]]] = {}  # from where to where in the log
         start = 0
         for member, part in said:
-            silent.pop(member, None)
             own.setdefault(member, []).append((start, start + len(part)))
             start += len(part)
-        self._tell(list(silent), log)
-        if len(own) > 1:
-            for member, parts in own.items():
-                if member in self._members:
-                    self._tell([member], without(log, parts))
+        alone = len(own) == 1
+        instead = {member: b"" if alone else without(log, parts) for member, parts in own.items()}
+        self._tell(self._members, log, instead)
 
-    def _all_but(self, member: Member) -> List[Member]:
-        others = self._members.copy()
+
+def tell_each(members: Dict[Member, bytes], data: bytes, instead: Mapping[Member, bytes]) -> None:
+    """Tell the members by their transmit()."""
+    others = members.copy()
+    for member in instead:
         others.pop(member, None)
-        return list(others)
+    send_each(list(others), data)
+    for member, part in instead.items():
+        if part and member in members:
+            send_each([member], part)
 
-    def _tell(self, members: Sequence[Member], data: bytes) -> None:
-        """The loop that this server spends its life in. map() makes it run in C, which takes away
-        a good part of what Python costs here; who has not taken everything is found afterwards,
-        and who raised an error by how far the loop got. That extend() keeps what came before an
-        exception is CPython's behaviour, which the language does not promise."""
-        transmit = methodcaller("transmit", data)
-        remaining = iter(members)
-        sent: List[int] = []
-        while len(sent) < len(members):
-            try:
-                sent.extend(map(transmit, remaining))
-            except OSError as error:
-                member = members[len(sent)]
-                sent.append(len(data))
-                member.fell_short(data, 0, error)
-        if sent.count(len(data)) < len(sent):
-            for member, taken in zip(members, sent):
-                if taken < len(data):
-                    member.fell_short(data, taken)
+
+def send_each(members: Sequence[Member], data: bytes) -> None:
+    """The loop that this server spends its life in. map() makes it run in C, which takes away
+    a good part of what Python costs here; who has not taken everything is found afterwards,
+    and who raised an error by how far the loop got. That extend() keeps what came before an
+    exception is CPython's behaviour, which the language does not promise."""
+    transmit = methodcaller("transmit", data)
+    remaining = iter(members)
+    sent: List[int] = []
+    while len(sent) < len(members):
+        try:
+            sent.extend(map(transmit, remaining))
+        except OSError as error:
+            member = members[len(sent)]
+            sent.append(len(data))
+            member.fell_short(data, 0, error)
+    if sent.count(len(data)) < len(sent):
+        for member, taken in zip(members, sent):
+            if taken < len(data):
+                member.fell_short(data, taken)
 
 
 def without(log: bytes, parts: List[Tuple[int, int]]) -> bytes:

@@ -20,32 +20,25 @@ and 129 after SIGINT, SIGTERM and SIGHUP, and nothing was written either.
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import os
 import re
 import shlex
-import signal
 import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-FOLDER = Path(__file__).resolve().parent
-if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until run(): nothing has begun yet
-sys.path[:1] = [str(FOLDER.parent), str(FOLDER)]  # benchmarks is in the first
+import common.beginning  # noqa: F401
+from benchmarks.harness.environment import environment, sentence
+from benchmarks.harness.files import output_folder
+from benchmarks.harness.server import BROADCASTING, missing
+from benchmarks.harness.tables import table
+from common import script
+from flames.page import difference, difference_rows, gallery
+from flames.record import Plan, Recording, py_spy, record, version_of
+from flames.stacks import Stacks, folded, parse_stacks
 
-from benchmarks.harness.environment import environment, sentence  # noqa: E402
-from benchmarks.harness.files import output_folder  # noqa: E402
-from benchmarks.harness.server import BROADCASTING  # noqa: E402
-from benchmarks.harness.tables import table  # noqa: E402
-from common import script  # noqa: E402
-from common.script import ProfilingError  # noqa: E402
-from flames.page import difference, difference_rows, gallery  # noqa: E402
-from flames.record import Plan, Recording, py_spy, record, version_of  # noqa: E402
-from flames.stacks import Stacks, folded, parse_stacks  # noqa: E402
-
-DEFAULT = ("v1", "v2", *(name for name in BROADCASTING if "--flush" not in name))
+DEFAULT = ("v1", "v2", *(name for name in BROADCASTING if " " not in name))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -63,8 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 (folder / file).write_text(folded(stacks[name]), "utf-8")
             page = gallery(recordings, files, environment(script.own_command()), notes)
             (folder / "index.html").write_text(page, "utf-8")
-        if args.diff:
-            compare(args, stacks, folder)
+        text = compare(args, stacks, folder) if args.diff else ""
+    print(text, end="")  # whoever reads it may stop, and the files are there
     return 0
 
 
@@ -86,8 +79,8 @@ def record_all(args: argparse.Namespace, folder: Path) -> tuple[list[Recording],
     return recordings, notes + [f"Not beside perf: {reason}." for reason in sorted(without)]
 
 
-def compare(args: argparse.Namespace, stacks: dict[str, Stacks], folder: Path) -> None:
-    """The table, on stdout, and the page with the picture."""
+def compare(args: argparse.Namespace, stacks: dict[str, Stacks], folder: Path) -> str:
+    """The table, which is written with the picture, too."""
     first, second = args.diff
     a, b = stacks[first], stacks[second]
     notes = [f"{name}: {sum(stacks[name].values()):,} samples" for name in args.diff]
@@ -100,22 +93,22 @@ def compare(args: argparse.Namespace, stacks: dict[str, Stacks], folder: Path) -
     ]
     page = difference(a, b, (first, second), notes)
     (folder / f"diff-{file_name(first)}-{file_name(second)}.html").write_text(page, "utf-8")
-    print(*notes, table(difference_rows(a, b, (first, second))), sep="\n\n")
+    return "\n\n".join([*notes, table(difference_rows(a, b, (first, second)))]) + "\n"
 
 
 def earlier(name: str, args: argparse.Namespace) -> Stacks:
-    """What an earlier run has written. ProfilingError: nothing that can be read."""
+    """What an earlier run has written. script.ProfilingError: nothing that can be read."""
     path = args.output / f"{file_name(name)}.folded"
     try:
         stacks: Counter[str] = parse_stacks(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else error
-        raise ProfilingError(
+        raise script.ProfilingError(
             f"{path.name} cannot be read: {why}; "
             f"to make it: python profiling/flamegraph.py {shlex.join(args.diff)}"
         ) from None
     if not stacks:
-        raise ProfilingError(f"{path.name} has no stacks")
+        raise script.ProfilingError(f"{path.name} has no stacks")
     return stacks
 
 
@@ -149,7 +142,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--native", action="store_true", help="frames of C, too: makes each sample take longer"
     )
     options.add_argument(
-        "--output", type=Path, default=FOLDER / "results", help="profiling/results"
+        "--output", type=Path, default=Path(__file__).with_name("results"), help="profiling/results"
     )
     options.add_argument(
         "--diff", nargs=2, type=script.known, metavar=("A", "B"), help="where these two differ"
@@ -157,10 +150,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     args = options.parse_args(argv)
     args.servers = list(dict.fromkeys([*args.names, *args.cmd]))
     if not args.servers and not args.diff:
-        args.servers = list(DEFAULT)
-        if not importlib.util.find_spec("uvloop"):
-            args.servers.remove("uvloop")
-            print("uvloop is left out: pip install uvloop", file=sys.stderr)
+        args.servers = [name for name in DEFAULT if not missing(name)]
+        for reason in filter(None, map(missing, DEFAULT)):
+            print(f"left out: {reason}", file=sys.stderr)
     return args
 
 

@@ -22,24 +22,18 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-FOLDER = Path(__file__).resolve().parent
-if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until run(): nothing has begun yet
-sys.path[:1] = [str(FOLDER.parent), str(FOLDER)]  # benchmarks is in the first
-
-from benchmarks.compare.__main__ import missing  # noqa: E402
-from benchmarks.harness.environment import environment  # noqa: E402
-from benchmarks.harness.files import output_folder  # noqa: E402
-from calls.rounds import Row, steady  # noqa: E402
-from calls.steps import Place, at, one_round  # noqa: E402
-from calls.tracing import strace_version  # noqa: E402
-from common import script  # noqa: E402
-from common.script import ProfilingError  # noqa: E402
+import common.beginning  # noqa: F401
+from benchmarks.compare.__main__ import missing
+from benchmarks.harness.environment import environment
+from benchmarks.harness.files import output_folder
+from calls.rounds import Row, steady
+from calls.steps import Place, at, one_round
+from calls.tracing import strace_version
+from common import script
 
 MODELS = ("v1", "v2", "v3", "v4", "selectors", "epoll", "epoll-et", "uvloop")
 """What --output measures."""
@@ -106,7 +100,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
     names = args.names or [args.cmd]
     for name, reason in missing(names).items():
-        raise ProfilingError(f"{name}: {reason}")
+        raise script.ProfilingError(f"{name}: {reason}")
+    for name in names:
+        if name.startswith("uring"):
+            raise script.ProfilingError(
+                f"{name}: a trace does not show what goes through its rings"
+            )
     if not args.output:
         print(text_of(names[0], args.clients), end="")
         return 0

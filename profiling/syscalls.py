@@ -22,27 +22,21 @@ from __future__ import annotations
 
 import argparse
 import json
-import signal
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-FOLDER = Path(__file__).resolve().parent
-if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until run(): nothing has begun yet
-sys.path[:1] = [str(FOLDER.parent), str(FOLDER)]  # benchmarks is in the first
-
-from benchmarks.compare.__main__ import missing, versions  # noqa: E402
-from benchmarks.harness.environment import environment, sentence  # noqa: E402
-from benchmarks.harness.files import output_folder  # noqa: E402
-from benchmarks.harness.process import descriptor_limit_raised  # noqa: E402
-from benchmarks.harness.server import SILENT  # noqa: E402
-from calls import counts, floods  # noqa: E402
-from calls.tracing import strace, strace_version  # noqa: E402
-from common import script  # noqa: E402
-from common.script import ProfilingError  # noqa: E402
+import common.beginning  # noqa: F401
+from benchmarks.compare.__main__ import missing, versions
+from benchmarks.harness.environment import environment, sentence
+from benchmarks.harness.files import output_folder
+from benchmarks.harness.process import descriptor_limit_raised
+from benchmarks.harness.server import SILENT
+from calls import counts, floods
+from calls.tracing import strace, strace_version
+from common import script
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -101,7 +95,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"syscalls: left out: {name}: {reason}", file=sys.stderr)
     servers = [*(name for name in args.chosen if name not in lacking), *args.cmd]
     if not servers:
-        raise ProfilingError("there is no server to count")
+        raise script.ProfilingError("there is no server to count")
     with ExitStack() as stack:
         folder = stack.enter_context(output_folder(args.output)) if args.output else None
         stack.enter_context(descriptor_limit_raised())

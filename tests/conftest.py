@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import shutil
 import subprocess
@@ -20,15 +19,18 @@ from benchmarks.harness.server import BROADCASTING, SERVERS, Server
 pytest.register_assert_rewrite("tests.support.wire")
 
 # After the call above, or its asserts say nothing.
-from tests.support.needed import needed_in_ci  # noqa: E402
+from tests.support.needed import needed_in_ci, needs  # noqa: E402
 from tests.support.wire import Room, close_peers  # noqa: E402
 
 Start = Callable[..., Server]
 Strace = Callable[..., list[str]]
 
-PROGRAMS = ("v1", "v2", "v3", "v4", "epoll", "uvloop")
-"""One of each: the reactors share their command line, log, acceptor and end."""
-RARE = ("selectors --flush message", "epoll-et --flush message")
+PROGRAMS = ("v1", "v2", "v3", "v4", "epoll", "uring", "uvloop")
+"""One of each: those that wait for readiness share all but their back end."""
+RARE = (
+    *(f"{name} --flush message" for name in ("selectors", "epoll-et", "uring")),
+    "epoll --looks 0",
+)
 """Each back end and each flush are tested without these; together they are a `long` test of what is
 on the wire."""
 
@@ -112,17 +114,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("name", [pytest.param(name, marks=marks(name)) for name in names])
 
 
-@functools.lru_cache(maxsize=None)
-def has_uvloop(python: str) -> bool:
-    command = [python, "-c", "import uvloop"]
-    return subprocess.run(command, capture_output=True, check=False).returncode == 0
-
-
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if isinstance(item, pytest.Function) and hasattr(item, "callspec"):
         python = item.config.getoption("--server-python")
-        if item.callspec.params.get("name") == "uvloop" and not has_uvloop(python):
-            needed_in_ci(f"{python} has no uvloop (pip install uvloop)")
+        for value in item.callspec.params.values():
+            if str(value).split()[:1] in (["uvloop"], ["uring"]):
+                needs(str(value), python)
 
 
 @pytest.fixture(scope="session", autouse=True)

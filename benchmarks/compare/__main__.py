@@ -38,6 +38,7 @@ from benchmarks.harness.flood import SOURCE  # noqa: E402
 from benchmarks.harness.process import descriptor_limit_raised  # noqa: E402
 from benchmarks.harness.roster import PEERS, PeerError  # noqa: E402
 from benchmarks.harness.server import BROADCASTING, SERVERS, SILENT  # noqa: E402
+from benchmarks.harness.server import missing as missing_server  # noqa: E402
 
 NAMES = (*SILENT, *BROADCASTING, *PEERS)
 CLIENTS = (10, 100, 1000)
@@ -58,7 +59,7 @@ def measure_all(args: argparse.Namespace) -> Results:
     loads += [("flood", n) for n in args.clients]
     silent = [name for name in args.servers if name in SILENT]
     servers = [name for name in args.servers if name not in (*args.missing, *silent)]
-    ours = [name for name in [*silent, *servers] if name in SERVERS and "--flush" not in name]
+    ours = [name for name in [*silent, *servers] if name in SERVERS and " " not in name]
     results: Results = {
         "environment": environment(args.command),
         "parameters": {
@@ -126,8 +127,8 @@ def missing(names: Sequence[str]) -> dict[str, str]:
                     PEERS[name].command(0)
             except PeerError as error:
                 reason = samples.one_line(error)
-        elif name == "uvloop" and not importlib.util.find_spec("uvloop"):
-            reason = "uvloop is not installed: pip install uvloop"
+        else:
+            reason = missing_server(name)
         if reason:
             found[name] = reason
     return found

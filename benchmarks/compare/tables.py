@@ -171,7 +171,8 @@ def _slopes(results: Results) -> dict[str, Spread]:
 
 def idle_in_turn(results: Results, server: str) -> str:
     """What an idle client costs in each turn: "0.251 µs"; where the rounds do not agree that it
-    costs anything, or there is only one, the largest that was measured: "at most 0.0014 µs". "-": nothing was."""
+    costs anything, or there is only one, the largest that was measured: "at most 0.0014 µs"; "-":
+    nothing was."""
     slope = results["derived"]["idle_in_turn_us"]["turn"].get(server)
     if not slope:
         return "-"

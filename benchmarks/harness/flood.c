@@ -18,8 +18,8 @@
  *                  N messages of each
  *     start        the same, until something comes on stdin
  *     rate R N M   an open loop: R messages a second in all, said in turn, N that are not measured
- *                  and M that are, or until something comes on stdin. A message that leaves late
- *                  counts from when it was due.
+ *                  and M that are. A message that leaves late counts from when it was due. What
+ *                  comes on stdin ends it all at once, with what was measured until then.
  * EOF ends it. Whatever is wrong ends it with one line on stderr and exit status 1.
  */
 
@@ -36,6 +36,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <time.h>
@@ -71,6 +72,7 @@ struct sender {
     uint32_t goal;      /* messages that it may say in a closed loop */
     uint32_t taken;     /* messages that the kernel has taken, and */
     size_t taken_bytes; /* of the one after these, so many bytes */
+    uint32_t offered;   /* messages that the kernel was to take */
     uint32_t *missing;  /* by number % in_flight: deliveries yet to come */
     double *due_at;     /* by number % in_flight */
     bool ready;         /* it may say more */
@@ -98,6 +100,7 @@ static uint64_t under_way;        /* messages */
 static uint64_t deliveries, in_window, held_back;
 static uint64_t warm_up;          /* the first messages of the room, which are not measured */
 static double window;             /* when those that are measured begin */
+static double server_began, own_began; /* CPU time until then */
 static struct histogram latency, lateness;
 static struct run runs[RUNS];     /* what was taken apart last */
 static int runs_size;             /* more than RUNS: not all of it is there */
@@ -110,7 +113,7 @@ static void fail(const char *format, ...)
     vfprintf(stderr, format, arguments);
     va_end(arguments);
     fputc('\n', stderr);
-    exit(1);
+    _exit(1); /* exit() would write an answer that waits in stdout */
 }
 
 static void *zeroed(size_t count, size_t item)
@@ -493,15 +496,23 @@ static void check_deadlines(void)
          clients[one_client].next[one_sender], clients[one_sender].name);
 }
 
+static void start_clocks(void)
+{
+    server_began = seconds(server_clock);
+    own_began = seconds(CLOCK_PROCESS_CPUTIME_ID);
+}
+
 /* Until all that is to be said is heard by all: in a closed loop, if rate is 0, what the senders'
  * goals say, and else so many messages in turn. When something comes on stdin, no more is said, and
- * the result is true; unless stdin is not to be looked at. */
+ * the result is true; unless stdin is not to be looked at. An open loop returns at once then: a
+ * server that is stuck would keep what is under way. */
 static bool drive(double rate, double start, uint64_t messages, bool look)
 {
     static struct epoll_event events[EVENTS];
+    struct pollfd any = {.fd = epoll, .events = POLLIN}; /* readable when it has events */
     double check_at = 0;
     uint64_t next = 0;
-    bool told = false, waiting;
+    bool stopped = false, waiting;
 
     now = seconds(CLOCK_MONOTONIC);
     for (int s = 0; s < senders_size; s++)
@@ -511,6 +522,8 @@ static bool drive(double rate, double start, uint64_t messages, bool look)
             struct sender *sender = &senders[next % senders_size];
             if (sender->sent - sender->heard == (uint32_t)in_flight)
                 fail("more is under way than was foreseen");
+            if (next == warm_up)
+                start_clocks();
             say(sender, start + next / rate);
             sender->ready = true;
             if (next >= warm_up)
@@ -525,25 +538,34 @@ static bool drive(double rate, double start, uint64_t messages, bool look)
                    sender->sent - sender->heard < (uint32_t)in_flight)
                 say(sender, now);
             sender->ready = !flush(sender); /* then it is tried again */
-            held_back += sender->ready;
+            uint32_t rest = sender->sent - sender->taken, fresh = sender->sent - sender->offered;
+            held_back += rest < fresh ? rest : fresh;
+            sender->offered = sender->sent;
             waiting |= sender->ready;
         }
         if (!under_way && (!rate || next == messages))
-            return told;
-        double pause = waiting ? 0.001 : rate && next < messages ? start + next / rate - now : 1;
+            return stopped;
+        double pause = waiting ? 0.001 : 1;
+        if (rate && next < messages) {
+            double early = start + next / rate - seconds(CLOCK_MONOTONIC);
+            pause = early < 0 ? 0 : early < pause ? early : pause;
+        }
+        if (pause < 0.001 && !spin) /* epoll_wait() sleeps for whole milliseconds */
+            ppoll(&any, 1, &(struct timespec){.tv_nsec = pause * 1e9}, NULL);
         int count = epoll_wait(epoll, events, EVENTS, spin ? 0 : (int)(pause * 1000));
         now = seconds(CLOCK_MONOTONIC);
         for (int i = 0; i < count; i++) {
             if (events[i].data.ptr) {
                 now = seconds(CLOCK_MONOTONIC);
                 receive(events[i].data.ptr, hear);
-            } else if (look && !told) {
-                told = true;
-                messages = next;
+            } else if (look && !stopped) {
+                stopped = true;
                 for (int s = 0; s < senders_size; s++)
                     senders[s].goal = senders[s].sent;
             }
         }
+        if (rate && stopped)
+            return true;
         if (now >= check_at) {
             check_deadlines();
             check_at = now + 0.01;
@@ -577,8 +599,8 @@ static void measure(double rate, uint64_t unmeasured, uint64_t messages)
     double start = seconds(CLOCK_MONOTONIC);
     warm_up = unmeasured;
     window = rate ? start + warm_up / rate : start;
-    double server = seconds(server_clock), own = seconds(CLOCK_PROCESS_CPUTIME_ID);
-    bool told = drive(rate, start, warm_up + messages, rate || !messages);
+    start_clocks();
+    bool stopped = drive(rate, start, warm_up + messages, rate || !messages);
     double ended = seconds(CLOCK_MONOTONIC);
     printf("{\"first\": %u, \"last\": %u, \"messages\": %llu, \"deliveries\": %llu, "
            "\"measured_deliveries\": %llu, \"in_window\": %llu, \"wall_seconds\": %.6f, "
@@ -587,13 +609,15 @@ static void measure(double rate, uint64_t unmeasured, uint64_t messages)
            first, senders[0].sent, (unsigned long long)lateness.total,
            (unsigned long long)deliveries, (unsigned long long)latency.total,
            (unsigned long long)in_window, ended - start, ended - window,
-           seconds(server_clock) - server, seconds(CLOCK_PROCESS_CPUTIME_ID) - own,
+           seconds(server_clock) - server_began, seconds(CLOCK_PROCESS_CPUTIME_ID) - own_began,
            (unsigned long long)(segments() - before), (unsigned long long)held_back);
     print_percentiles("latency", &latency);
     print_percentiles("lateness", &lateness);
-    printf("\"told\": %s}\n", told ? "true" : "false");
-    for (int s = 0; s < senders_size; s++)
-        senders[s].goal = senders[s].sent + (s == 0);
+    printf("\"interrupted\": %s}\n", stopped ? "true" : "false");
+    if (rate && stopped)
+        exit(0);
+    for (int s = 0; s < senders_size; s++) /* at a rate two, so that the first one hears it, too */
+        senders[s].goal = senders[s].sent + (s <= (rate > 0));
     drive(0, 0, 0, false); /* what has come twice, comes before it */
     fflush(stdout);
 }
@@ -625,6 +649,7 @@ int main(int argc, char **argv)
         limit.rlim_cur = limit.rlim_max;
         setrlimit(RLIMIT_NOFILE, &limit);
     }
+    prctl(PR_SET_TIMERSLACK, 1UL); /* ns: wake when a message is due, not 50 us later */
     setvbuf(stdin, NULL, _IONBF, 0); /* what it had read ahead, epoll_wait() would not see */
     epoll = epoll_create1(EPOLL_CLOEXEC);
     if (epoll < 0 || epoll_ctl(epoll, EPOLL_CTL_ADD, STDIN_FILENO, &event) < 0)

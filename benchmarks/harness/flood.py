@@ -93,7 +93,8 @@ class Load(Closing):
         raise NotImplementedError
 
     def run_until(self, done: Callable[[], bool]) -> Measurement:
-        """Until `done`, which is asked every TICK; then what is under way is heard to its end."""
+        """Until `done`, which is asked every TICK; then what is under way is heard to its end, and
+        `done` still asked, for it may raise an error."""
         raise NotImplementedError
 
 
@@ -161,17 +162,19 @@ class FloodInC(Load):
     def at_rate(
         self, rate: float, unmeasured: int, messages: int, done: Callable[[], bool]
     ) -> dict[str, Any]:
-        """An open loop: so many messages a second in all, or until `done`. What flood.c answers."""
+        """An open loop: so many messages a second in all. What flood.c answers; `done` ends it
+        with what was measured until then, whatever is under way."""
         return self._ask(f"rate {rate!r} {unmeasured} {messages}", done)
 
     def _ask(self, command: str, done: Callable[[], bool] | None = None) -> dict[str, Any]:
         self._command(command)
         if done:
             assert self._process.stdout
+            stopped = False
             while not select.select([self._process.stdout], [], [], TICK)[0]:
-                if done():
+                if done() and not stopped:
                     self._command("stop")
-                    break
+                    stopped = True
         return self._answer()
 
     def _command(self, text: str) -> None:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import ctypes
+import functools
 import os
 import re
 import shlex
@@ -49,12 +50,15 @@ SERVERS: Mapping[str, Sequence[str]] = {
     **{
         name: ("-S", str(ROOT / "stages" / name / "server.py")) for name in ("v1", "v2", "v3", "v4")
     },
-    **{name: ("-S", "-m", "lowlevel", name) for name in ("selectors", "epoll", "epoll-et")},
+    **{
+        name: ("-S", "-m", "lowlevel", name) for name in ("selectors", "epoll", "epoll-et", "uring")
+    },
     "uvloop": ("-m", "lowlevel", "uvloop"),
     **{
         f"{name} --flush message": ("-S", "-m", "lowlevel", name, "--flush", "message")
-        for name in ("selectors", "epoll", "epoll-et")
+        for name in ("selectors", "epoll", "epoll-et", "uring")
     },
+    "epoll --looks 0": ("-S", "-m", "lowlevel", "epoll", "--looks", "0"),
 }
 """What follows the interpreter on the command line of each server, in the folder ROOT.
 
@@ -65,9 +69,26 @@ SILENT = ("v1", "v2")
 BROADCASTING = tuple(name for name in SERVERS if name not in SILENT)
 """Those that send it to the others."""
 
+_NEEDS = {
+    "uvloop": ("import uvloop", "uvloop is not installed: pip install uvloop"),
+    "uring": ("from lowlevel.uring.ring import Ring; Ring(8)", "no io_uring: "),
+}
 _SYS_PIDFD_GETFD = 438  # asm-generic/unistd.h; alpha and mips add an offset
 
 READY = re.compile(r"Servidor \S+ iniciado en (\(.+\))")
+
+
+@functools.lru_cache(maxsize=None)
+def missing(name: str, python: str = sys.executable) -> str:
+    """Why a server of ours cannot be started here, in one line; "": it can."""
+    program, reason = _NEEDS.get(name.split()[0], ("", ""))
+    if not program:
+        return ""
+    done = subprocess.run(
+        [python, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    told = done.stderr.strip().rpartition("Unavailable: ")
+    return f"{reason}{told[2] if told[1] else ''}" if done.returncode else ""
 
 
 class Server:

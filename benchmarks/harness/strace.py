@@ -56,7 +56,8 @@ def calls(trace: str) -> list[tuple[str, str]]:
 
 
 def window(returned: list[tuple[str, str]], first: str, last: str) -> list[tuple[str, str]]:
-    """The calls from the one that received `first` up to that which received `last`.
+    """The calls from the one that received `first` up to that which received `last`. What comes by
+    way of a ring is not in a trace: there, from the one that logs it.
 
     The wait before the first message is outside, that before the last one is inside: as many
     waits as messages. ValueError: one of them was never received.
@@ -66,6 +67,8 @@ def window(returned: list[tuple[str, str]], first: str, last: str) -> list[tuple
         for index in range(start, len(returned)):
             call, arguments = returned[index]
             if call in READS and f'"{text}' in arguments:
+                return index
+            if arguments.startswith("1, ") and f" dice: {text}" in arguments:
                 return index
         raise ValueError(f"{text!r} is not among what was received")
 

@@ -54,6 +54,8 @@ from benchmarks.harness.server import SERVERS, SILENT, Server
 LATE = 1000
 """The p99 of the microseconds by which messages left late, above which a result is said to be the
 load's, too."""
+BUSY = 90
+"""The percentage of a CPU that the load used, above which this is said, too."""
 OWN_DESCRIPTORS = 48
 """Beside those of the clients."""
 PERCENTILES = ("p50", "p90", "p99", "p99.9", "max")
@@ -148,11 +150,11 @@ def report(
     measured, seconds = answer["measured_deliveries"], answer["window_seconds"]
     deliveries, segments = answer["deliveries"], answer["segments"]
     process = None
-    if memory:
+    if memory and measured:
         process = {
             "cpu_seconds": answer["cpu_seconds"],
-            "cpu_percent": 100 * answer["cpu_seconds"] / answer["wall_seconds"],
-            "cpu_us_per_delivery": 1e6 * answer["cpu_seconds"] / (deliveries or math.inf),
+            "cpu_percent": 100 * answer["cpu_seconds"] / seconds,
+            "cpu_us_per_delivery": 1e6 * answer["cpu_seconds"] / answer["in_window"],
             "resident_kib": memory[1],
             "resident_kib_empty": memory[0],
             "resident_kib_per_client": (memory[1] - memory[0]) / args.clients,
@@ -161,7 +163,7 @@ def report(
         "server": args.server or join(*args.connect),
         "parameters": parameters(args),
         "pinning": {"server": cpus[0], "load": cpus[1]} if cpus[0] is not None else None,
-        "interrupted": answer["told"],
+        "interrupted": answer["interrupted"],
         "seconds": seconds,
         "messages": answer["messages"],
         "deliveries": measured,
@@ -169,10 +171,10 @@ def report(
         "deliveries_per_second": answer["in_window"] / seconds if seconds > 0 else None,
         "latency_us": percentiles(answer["latency"]) if measured else None,
         "send_lateness_us": percentiles(answer["lateness"]),
-        "sends_held_back": answer["held_back"],
+        "messages_held_back": answer["held_back"],
         "data_segments": segments or None,
         "messages_per_data_segment": deliveries / segments if segments else None,
-        "load_cpu_percent": 100 * answer["load_cpu_seconds"] / answer["wall_seconds"],
+        "load_cpu_percent": 100 * answer["load_cpu_seconds"] / seconds if measured else None,
         "server_process": process,
         "environment": environment(command(args)),
     }
@@ -221,7 +223,11 @@ def lines(found: dict[str, Any]) -> Iterator[str]:
     else:
         yield "nothing is pinned to a CPU"
     if found["interrupted"]:
-        yield f"interrupted after {max(0.0, found['seconds']):.2f} s"
+        missing = found["messages"] * (asked["clients"] - 1) - found["deliveries"]
+        yield (
+            f"interrupted after {max(0.0, found['seconds']):.2f} s: the latencies lack "
+            f"{missing:,} deliveries that were under way"
+        )
     yield ""
     if not us:
         yield "nothing was measured yet"
@@ -249,13 +255,15 @@ def lines(found: dict[str, Any]) -> Iterator[str]:
     for title, text in rows:
         yield f"{title:27}{text}"
     yield ""
-    if late["p99"] > LATE:
+    doubts = ["sent late"] * (late["p99"] > LATE)
+    doubts += ["had hardly any CPU left"] * (found["load_cpu_percent"] > BUSY)
+    if doubts:
         yield (
-            "The load sent late: a part of these latencies is its own. Fewer clients, a lower "
-            "rate, or a CPU that nobody else uses help."
+            f"The load {' and '.join(doubts)}: a part of these latencies is its own. Fewer "
+            "clients, a lower rate, or a CPU that nobody else uses help."
         )
-    if found["sends_held_back"]:
-        yield f"Sends were held back {found['sends_held_back']:,} times: the server did not read."
+    if found["messages_held_back"]:
+        yield f"{found['messages_held_back']:,} messages were held back: the server did not read."
     yield sentence(found["environment"])
 
 

@@ -12,10 +12,9 @@ from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
-from benchmarks.harness.server import SILENT
 from benchmarks.harness.strace import READS, SENDS, WAITS, calls_between
 from benchmarks.harness.tables import table
-from calls.tracing import APART, RESTLESS, WARM_UP, LockStep, Trace, explained, marker
+from calls.tracing import APART, LOGGING, RESTLESS, WARM_UP, LockStep, Trace, explained, marker
 
 KINDS = ("wait", "", "send", "")
 """Waits, reads, sends, the rest; as a table calls them."""
@@ -137,7 +136,7 @@ def terminal(counted: Counted) -> str:
     """A line for each call, a column for each N."""
     rows = [[counted.name, *(f"N={n}" for n in counted.clients), "per round"]]
     for call in [*counted.calls, ALL]:
-        kind = "log" if counted.name in SILENT and call == "write" else KINDS[_place(call)]
+        kind = "log" if counted.name in LOGGING and call == "write" else KINDS[_place(call)]
         text = counted.formula(call) or ("not linear" if len(counted.clients) > 2 else "")
         rows.append([f"{call} ({kind})" if kind else call, *counted.shown(call), text])
     return table(rows, style="plain")
@@ -153,7 +152,7 @@ def _cell(counted: Counted, place: int) -> str:
                 rare.append(f"`{call}`")
             else:
                 parts.append(f"`{call}`" if text == "1" else f"{text} `{call}`")
-    log = " (the log)" if counted.name in SILENT and place == 2 else ""
+    log = " (the log)" if counted.name in LOGGING and place == 2 else ""
     return " + ".join(parts + (["now and then " + ", ".join(rare)] if rare else [])) + log
 
 

@@ -58,14 +58,22 @@ class Flooded:
     here can do; else "messages per send" may be the load's."""
 
     def __init__(
-        self, name: str, clients: int, deliveries: int, saturating: bool, calls: Counter[str]
+        self,
+        name: str,
+        clients: int,
+        deliveries: int,
+        saturating: bool,
+        calls: Counter[str],
+        segments: int,
     ):
         self.name = name
         self.clients = clients
         self.deliveries = deliveries
         self.saturating = saturating
         self.calls = calls
-        self.sends = sum(calls[call] for call in SENDS)
+        # What goes by way of a ring is no call of its own.
+        on_a_ring = calls["io_uring_enter"] > 0
+        self.sends = segments if on_a_ring else sum(calls[call] for call in SENDS)
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -110,7 +118,7 @@ def flood(name: str, clients: int, messages: int, tool: str) -> Flooded:
     with contextlib.ExitStack() as stack:
         with pinned(cpu):
             trace = (
-                stack.enter_context(Trace(name, options=("-s", "16"))) if tool == "strace" else None
+                stack.enter_context(Trace(name, options=("-s", "64"))) if tool == "strace" else None
             )
             server = trace.server if trace else Server(name, arguments=quiet(name), tied=True)
             stack.enter_context(server)
@@ -126,7 +134,8 @@ def flood(name: str, clients: int, messages: int, tool: str) -> Flooded:
                 calls.update(calls_between(trace.read(), marker(before.last), marker(ran.last)))
     # With one message that the load says by itself: perf sees the one after the flood, and between
     # the marks in a trace there is the one before it.
-    return Flooded(name, clients, ran.deliveries + clients - 1, load.saturating, calls)
+    deliveries = ran.deliveries + clients - 1
+    return Flooded(name, clients, deliveries, load.saturating, calls, ran.segments)
 
 
 @contextlib.contextmanager
@@ -212,8 +221,8 @@ def markdown(results: Sequence[Flooded], tool: str, made_on: str) -> str:
         "# System calls per delivery in a flood",
         f"Up to {SENDERS} of N clients speak, each with {IN_FLIGHT} messages in flight, and every "
         "delivery is checked. All calls of all threads of the server, divided by the deliveries; "
-        "messages per send is deliveries over sends (`sendto`, `write` and their like): 1 where "
-        "each message is sent by itself.",
+        "messages per send is deliveries over sends (`sendto`, `write` and their like; on a ring, "
+        "over the segments that the clients got): 1 where each message is sent by itself.",
         table(rows(results)),
         f"Seen by {tool}.{SLOWER[tool]}",
         made_on,

@@ -40,7 +40,7 @@ def name_of(code: CodeType) -> Optional[str]:
     if code not in NAMES:
         path = os.path.abspath(code.co_filename)
         inside = path.startswith(ROOT + os.sep) and "site-packages" not in path
-        inside = inside and not code.co_filename.startswith("<")  # made, not read from a file
+        inside = inside and not code.co_filename.startswith("<")  # compiled from a string
         NAMES[code] = os.path.relpath(path, ROOT) if inside and path != OWN else None
     return NAMES[code]
 

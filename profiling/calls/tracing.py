@@ -21,6 +21,9 @@ from benchmarks.harness.process import ServerError, starter
 from benchmarks.harness.server import SILENT, Server
 from common.script import ProfilingError, one_line, quiet, tool
 
+LOGGING = (*SILENT, "uring", "uring --flush message")
+"""Whose log is counted, too: the first two tell nobody else, and of what goes by way of a ring a
+trace shows nothing but the log."""
 RESTLESS = ("go", "node", "node --cork")
 """Their run times have threads of their own, which work when they see fit."""
 WARM_UP = 10
@@ -61,7 +64,7 @@ class Trace:
     """
 
     def __init__(
-        self, name: str, *, options: Sequence[str] = ("-s", "32"), program: Sequence[str] = ()
+        self, name: str, *, options: Sequence[str] = ("-s", "64"), program: Sequence[str] = ()
     ):
         self._memory = os.memfd_create("trace")
         output = f"/proc/{os.getpid()}/fd/{self._memory}"
@@ -71,7 +74,8 @@ class Trace:
         command += [strace(), "-f", "-qq", "-I", "2", *options, "-o", output]
         command += [*starter(signum=signal.SIGKILL), *program]
         try:
-            self.server = Server(name, arguments=quiet(name), wrapper=command)
+            arguments = [] if name in LOGGING else quiet(name)
+            self.server = Server(name, arguments=arguments, wrapper=command)
         except BaseException:
             os.close(self._memory)
             raise

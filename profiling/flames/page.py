@@ -33,9 +33,9 @@ ROWS = 25
 """Functions in the table of two servers."""
 READING = (
     "Busy: CPU time of the server over the time it was looked at; no CPU: it was ready, and py-spy "
-    "or another process had the CPU. The shares are those of py-spy's samples; where it shows a "
-    "wait, the server waited for its load: read the other shares without it. A star: there is a "
-    "warning above the picture."
+    "or another process had the CPU; the rest of the time it waited, or py-spy held it. The shares "
+    "are those of py-spy's samples; where they show a wait, the server waited for its load: read "
+    "the other shares without it. A star: there is a warning above the picture."
 )
 BESIDE_PERF = (
     "The same beside perf, waiting left out, which takes no CPU time. py-spy tells a call by the "

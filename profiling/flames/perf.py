@@ -111,7 +111,9 @@ def shares(script: str) -> dict[str, Seen] | str:
     calls: Counter[str] = Counter()
     around: Counter[str] = Counter()
     for stack in stacks:
-        names = {line.split(None, 1)[-1].partition("@")[0] for line in stack.splitlines() if line}
+        names = {
+            line.split(None, 1)[-1].partition("@")[0] for line in stack.splitlines() if line.strip()
+        }
         inside = _among(names, CALLS) or _among(names, _KERNELS)
         outside = _among(names, _AROUND)
         if inside:

@@ -222,9 +222,10 @@ def _sampling(server: Server, log: Path) -> Callable[[], bool]:
     late = _after(4 * DEADLINE, server)
 
     def done() -> bool:
+        too_late = late()
         if "Sampling process" in _text(log):
             return True
-        if late():
+        if too_late:
             raise DeliveryError(f"py-spy did not begin within {4 * DEADLINE:g} s")
         return False
 

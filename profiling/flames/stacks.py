@@ -76,7 +76,7 @@ _LOG = {"say", "visible", "escape", "log"}
 _PARSE = {"next_line", "text_of", "readline", "readuntil", "feed_data", "feed", "data_received"}
 _ROOM = {"handle", "broadcast", "send", "try_send", "flush", "set_interest", "receive"}
 _LOOP = re.compile(
-    r"lowlevel/(?:reactor|\w+_backend|connection|acceptor)\.py"
+    r"lowlevel/(?:reactor|\w+_backend|connection|readiness|acceptor|uring/\w+)\.py"
     r"|(?:asyncio|uvloop|concurrent)/.*|(?:selectors|threading|socket)\.py|loop\.c|\w*uv\w*\.c"
 )
 

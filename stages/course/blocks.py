@@ -20,7 +20,7 @@ from benchmarks.compare import tables
 from benchmarks.compare.tables import BUSY, MARK, cell, number, unsaturated
 from benchmarks.harness.environment import differences
 from benchmarks.harness.files import ROOT
-from benchmarks.harness.server import BROADCASTING
+from benchmarks.harness.server import BROADCASTING, SILENT
 from benchmarks.harness.tables import table
 
 RESULTS = {
@@ -95,7 +95,7 @@ def calls(server: str) -> str:
         f"({count}) `{call}`" if count.startswith("N ") else f"{count} `{call}`"
         for call, count in formulas
     )
-    return " + ".join(parts) + (" to the log" if server not in BROADCASTING else "")
+    return " + ".join(parts) + (" to the log" if server in (*SILENT, "uring") else "")
 
 
 # Blocks.

@@ -188,7 +188,7 @@ run(sys.argv[0], run_name="__main__")
     "program",
     [
         *(f"stages/v{n}/{program}.py" for n in range(1, 5) for program in ("server", "client")),
-        *(f"lowlevel {kind}" for kind in ("selectors", "epoll", "epoll-et", "uvloop")),
+        *(f"lowlevel {kind}" for kind in ("selectors", "epoll", "epoll-et", "uring", "uvloop")),
     ],
 )
 def test_other_systems_get_one_clear_line(program: str, python: str) -> None:
@@ -199,6 +199,22 @@ def test_other_systems_get_one_clear_line(program: str, python: str) -> None:
 def test_uvloop_that_is_not_installed(python: str) -> None:
     errors = ends([python, "-S", "-m", "lowlevel", "uvloop"], 1)  # -S: no site-packages
     assert errors == "uvloop no está instalado: pip install uvloop\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        ("EINVAL", "hace falta Linux 6.1, y este es {release}"),
+        ("EPERM", "lo prohíbe seccomp"),
+        ("ENOSYS", "Linux {release} no lo tiene, o lo prohíbe seccomp"),
+    ],
+)
+def test_uring_that_is_not_available(python: str, strace: Strace, error: str, reason: str) -> None:
+    """As a kernel before 6.1 refuses it, seccomp in one way or the other."""
+    wrapper = strace("-e", "trace=io_uring_setup", "-e", f"inject=io_uring_setup:error={error}")
+    errors = ends([*wrapper, python, "-S", "-m", "lowlevel", "uring", "--port", "0"], 1)
+    reason = reason.format(release=os.uname().release)
+    assert errors == f"io_uring no está disponible: {reason}\n"
 
 
 @pytest.mark.parametrize(
@@ -368,9 +384,10 @@ def test_stops_while_newcomers_keep_coming(server: Server) -> None:
     assert server.errors.rest() == []
 
 
+@one_of_each
 def test_newcomers_in_the_same_wakeup_as_the_signal(start: Start) -> None:
     """Accepted, and not yet clients, they are in nobody's way (asyncio, from Python 3.12 on)."""
-    for _ in range(5):
+    for _ in range(3):
         server = start()
         os.kill(server.pid, signal.SIGSTOP)
         for _ in range(30):

@@ -330,7 +330,7 @@ def test_thousands_connect_and_leave(start: Start) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.servers("epoll")
+@pytest.mark.servers("epoll", "uring")
 def test_fifteen_thousand_clients_at_a_kibibyte_each(start: Start) -> None:
     """Or as many as the limit on descriptors permits: resident memory, without the kernel's."""
     server = start("--quiet")

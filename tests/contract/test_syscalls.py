@@ -37,8 +37,10 @@ EXPECTED: dict[str, Callable[[int], dict[str, int]]] = {
     "epoll-et": lambda n: {"epoll_wait": 1, "recvfrom": 1, "sendto": n - 1},
     "uvloop": lambda n: {"epoll_wait": 1, "read": 1, "write": n - 1},
 }
+"""Of those that wait for readiness, and then ask."""
 
 
+@pytest.mark.servers(*EXPECTED)
 def test_system_calls_per_message(start: Start, name: str, strace: Strace, tmp_path: Path) -> None:
     quiet = ["--quiet"] if name in BROADCASTING else []
     server = start(*quiet, wrapper=strace("-s", "100"))
@@ -65,7 +67,40 @@ def test_system_calls_per_message(start: Start, name: str, strace: Strace, tmp_p
                 assert not (re.search(r", 0(, NULL, 8)?\) ", text) and text.endswith(" = 1"))
 
 
-@pytest.mark.servers(*BROADCASTING)
+@pytest.mark.servers("uring")
+def test_one_call_per_message_on_a_ring_whatever_n(
+    start: Start, strace: Strace, tmp_path: Path
+) -> None:
+    """It hands over the sends and waits for the next message. What is sent and received strace does
+    not see; the log, which is written before, and who is let in it does."""
+    server = start(wrapper=strace("-s", "100"))
+    room = Room(server)
+    peers: list[Peer] = []
+    for clients in (2, 10, 40):
+        peers += [room.join() for _ in range(clients - len(peers))]
+        for number in range(ROUNDS):
+            peers[0].say(f"round {number} of {clients}.")
+            room.hear(peers[0], f"round {number} of {clients}.")
+    room.join()
+    assert server.stop() == 0
+    lines = [f"{name}({text}" for name, text in calls((tmp_path / "trace").read_text())]
+    for clients in (2, 10, 40):
+        start_of, end_of = (
+            next(n for n, line in enumerate(lines) if f"round {number} of {clients}." in line)
+            for number in (0, ROUNDS - 1)
+        )
+        rounds = lines[start_of : end_of + 2]
+        assert len(rounds) == 2 * ROUNDS
+        for written, entered in zip(rounds[::2], rounds[1::2]):
+            assert re.match(r'write\(1, ".* dice: round ', written)
+            sends = clients - 1
+            assert re.fullmatch(
+                rf"io_uring_enter\(\d+, {sends}, 1, IORING_ENTER_GETEVENTS, NULL, \d\) += {sends}",
+                entered,
+            )
+
+
+@pytest.mark.servers(*(name for name in BROADCASTING if not name.startswith("uring")))
 def test_log_is_written_before_the_message_is_passed_on(
     start: Start, strace: Strace, tmp_path: Path
 ) -> None:
@@ -80,7 +115,7 @@ def test_log_is_written_before_the_message_is_passed_on(
     assert to_stdout == [True, False] * 3, "first to stdout, then to a socket"
 
 
-@pytest.mark.servers("selectors", "epoll", "epoll-et")
+@pytest.mark.servers("selectors", "epoll", "epoll-et", "uring")
 def test_what_comes_during_a_turn_is_sent_with_it(name: str, python: str) -> None:
     """Once several have spoken in a turn. The log goes into a pipe that takes less than a line: a
     server that is held up by it has begun its turn and not ended it."""

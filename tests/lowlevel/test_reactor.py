@@ -17,6 +17,8 @@ from benchmarks.harness.process import DEADLINE
 from lowlevel.epoll_backend import EpollBackend
 from lowlevel.reactor import HANGUP, READABLE, WRITABLE, Backend, Reactor
 from lowlevel.selectors_backend import SelectorsBackend
+from lowlevel.uring.completion import Completions
+from lowlevel.uring.ring import Ring
 
 BACKENDS: dict[str, Callable[[], Backend]] = {
     "selectors": SelectorsBackend,
@@ -25,9 +27,11 @@ BACKENDS: dict[str, Callable[[], Backend]] = {
 }
 
 
-@pytest.fixture(params=BACKENDS)
+@pytest.fixture(params=[*BACKENDS, "uring"])
 def reactor(request: pytest.FixtureRequest) -> Iterator[Reactor]:
-    reactor = Reactor(BACKENDS[request.param]())
+    reactor = Reactor(
+        Completions(Ring(64)) if request.param == "uring" else BACKENDS[request.param]()
+    )
     yield reactor
     reactor.close()
 

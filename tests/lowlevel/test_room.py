@@ -109,7 +109,7 @@ def test_who_takes_less_or_nothing_keeps_nobody_from_the_rest(flush: Flush) -> N
 
 @pytest.mark.parametrize("before", [0, 1, 7, 1000])
 def test_extend_keeps_what_came_before_an_exception(before: int) -> None:
-    """Of list.extend() and map() in CPython, and no promise of the language: Room._tell counts on
+    """Of list.extend() and map() in CPython, and no promise of the language: send_each counts on
     it to know whose send raised, and goes on with the next."""
     numbers = iter([*range(1, before + 1), 0, 5])
     taken: list[float] = []

@@ -124,6 +124,8 @@ def swapped(server: Faulty, sender: int, line: bytes, others: list[int]) -> Deli
 
 
 def ended(server: Faulty, sender: int, line: bytes, others: list[int]) -> Deliveries:
-    if b" 00000003" in line:
+    """One connection, however many say their third message before anybody has seen it."""
+    if b" 00000003" in line and not server.kept:
+        server.kept.append((sender, line))
         server.socks[others[0]].shutdown(socket.SHUT_RDWR)
     return [(fd, line) for fd in others]

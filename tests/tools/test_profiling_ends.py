@@ -103,6 +103,7 @@ def test_profiling_without_its_tool(script: str, tmp_path: Path, output: Path) -
     python = tmp_path / "python"
     python.symlink_to(os.path.realpath(sys.executable))
     arguments = ("v3", "--output", str(output))
+    failed(run(script, *arguments, python=str(python), PATH=str(tmp_path)), "is not installed: ")
     packages = str(Path(pytest.__file__).parents[1])  # which a bare interpreter does not know
     done = run(script, *arguments, python=str(python), PATH=str(tmp_path), PYTHONPATH=packages)
     if script == "flamegraph":

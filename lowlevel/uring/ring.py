@@ -1,0 +1,202 @@
+"""An io_uring instance: its two queues in shared memory, and the one system call that moves them.
+
+It knows nothing of sockets and of chat: bytes of submissions in, completions out.
+"""
+
+import ctypes
+import math
+import mmap
+import os
+import struct
+import sys
+from errno import EAGAIN, EBUSY, EINTR, EINVAL, ENOMEM, ENOSYS, EPERM, ETIME
+from typing import List, Optional, Tuple, Union
+
+from lowlevel.reactor import Unavailable
+
+SETUP, ENTER, REGISTER = 425, 426, 427  # the same numbers on every architecture of Linux
+# io_uring_setup(2)
+SUBMIT_ALL, SINGLE_ISSUER, DEFER_TASKRUN = 1 << 7, 1 << 12, 1 << 13
+PARAMETERS = struct.Struct("<7I12x10I10I")  # both offset tables end in 8 bytes we have no use for
+OFF_SQES = 0x10000000
+# io_uring_enter(2)
+GETEVENTS, EXT_ARG = 1 << 0, 1 << 3
+# A submission queue entry. Its last words are other things for other operations.
+SQE = struct.Struct("<BBHiQQIIQH22x")
+SQE_SIZE = SQE.size
+POLL_ADD, ASYNC_CANCEL, CLOSE, SEND, RECV = 6, 14, 19, 26, 27
+BUFFER_SELECT, SKIP_SUCCESS = 1 << 5, 1 << 6  # its flags
+CANCEL_ALL, CANCEL_FD, CANCEL_ANY = 1 << 0, 1 << 1, 1 << 2
+RECV_MULTISHOT = 1 << 1
+# A completion queue entry: user_data, result, flags.
+CQE = struct.Struct("<QiI")
+F_BUFFER, F_MORE = 1 << 0, 1 << 1  # its flags; the buffer's number is in the upper half
+
+Completion = Tuple[int, int, int]
+
+# Without argtypes a call costs half. An int goes as a C int then, which is right for the first
+# six; the seventh is a size_t, whose upper half would be what happens to be there.
+_syscall = ctypes.CDLL(None, use_errno=True).syscall
+_NO_ARGUMENT = (None, ctypes.c_size_t(0))
+
+
+def sqe(
+    opcode: int,
+    fd: int,
+    user_data: int,
+    address: int = 0,
+    length: int = 0,
+    operation_flags: int = 0,
+    flags: int = 0,
+    ioprio: int = 0,
+    group: int = 0,
+) -> bytes:
+    """A submission queue entry."""
+    return SQE.pack(
+        opcode, flags, ioprio, fd, 0, address, length, operation_flags, user_data, group
+    )
+
+
+def address_of(data: bytes) -> int:
+    """Where they are in memory, for as long as somebody has a reference to them."""
+    return ctypes.cast(ctypes.c_char_p(data), ctypes.c_void_p).value or 0
+
+
+def address_of_map(shared: mmap.mmap) -> int:
+    return ctypes.addressof(ctypes.c_char.from_buffer(shared))
+
+
+class Ring:
+    """entries: how many submissions fit; where memory is short, it gets fewer.
+
+    Only the thread that made it may use it. Unavailable: it cannot be had.
+    """
+
+    def __init__(self, entries: int):
+        self.fd, parameters = self._setup(entries)
+        self.entries, completions = parameters[0], parameters[1]
+        head, tail, mask, _, _, _, array = parameters[7:14]
+        cq_head, cq_tail, cq_mask, _, _, cqes = parameters[17:23]
+        size = max(array + 4 * self.entries, cqes + CQE.size * completions)
+        self._rings = mmap.mmap(self.fd, size + -size % 4)
+        self._sqes = mmap.mmap(self.fd, SQE_SIZE * self.entries, offset=OFF_SQES)
+        words = self._words = memoryview(self._rings).cast("I")
+        self._head, self._tail = head // 4, tail // 4
+        self._mask = words[mask // 4]
+        self._cq_head, self._cq_tail = cq_head // 4, cq_tail // 4
+        self._cq_mask = words[cq_mask // 4]
+        self._cqes = memoryview(self._rings)[cqes : cqes + CQE.size * completions]
+        # The queue is a ring of indices into an array of entries. Here they never change.
+        for index in range(self.entries):
+            words[array // 4 + index] = index
+        self._timespec = ctypes.create_string_buffer(16)
+        self._argument = ctypes.create_string_buffer(
+            struct.pack("<QIIQ", 0, 0, 0, ctypes.addressof(self._timespec)), 24
+        )
+        self._timed = (self._argument, ctypes.c_size_t(24))
+
+    @staticmethod
+    def _setup(entries: int) -> Tuple[int, Tuple[int, ...]]:
+        if sys.byteorder != "little" or struct.calcsize("P") != 8:
+            raise Unavailable("solo x86-64 y arm64")
+        while True:
+            parameters = bytearray(120)
+            PARAMETERS.pack_into(
+                parameters, 0, 0, 0, SUBMIT_ALL | SINGLE_ISSUER | DEFER_TASKRUN, *[0] * 24
+            )
+            fd: int = _syscall(SETUP, entries, (ctypes.c_char * 120).from_buffer(parameters))
+            if fd >= 0:
+                os.set_inheritable(fd, False)
+                return fd, PARAMETERS.unpack(parameters)
+            if ctypes.get_errno() != ENOMEM or entries < 64:
+                raise Unavailable(why_not(ctypes.get_errno()))
+            entries //= 2
+
+    @property
+    def pending(self) -> int:
+        """How many submissions the kernel has not taken yet."""
+        return (self._words[self._tail] - self._words[self._head]) & 0xFFFFFFFF
+
+    def queue(self, sqes: Union[bytes, memoryview]) -> None:
+        """Submit these with the next call; those before them with one of now if they do not
+        fit together."""
+        view = memoryview(sqes)
+        while view:
+            free = self.entries - self.pending
+            if not free:
+                self.submit()
+                continue
+            tail = self._words[self._tail]
+            start = tail & self._mask
+            count = min(len(view) // SQE_SIZE, free, self.entries - start)
+            size = count * SQE_SIZE
+            self._sqes[start * SQE_SIZE : start * SQE_SIZE + size] = view[:size]
+            self._words[self._tail] = (tail + count) & 0xFFFFFFFF
+            view = view[size:]
+
+    def submit(self) -> None:
+        """Hand over what is queued. What it completes at once is then there to be taken."""
+        self._enter(0, 0, _NO_ARGUMENT)
+
+    def wait(self, timeout: Optional[float]) -> None:
+        """Hand over what is queued, then wait until something has completed; `timeout` seconds at
+        most, or until a signal comes."""
+        if timeout is None:
+            self._enter(1, GETEVENTS, _NO_ARGUMENT)
+        elif timeout <= 0:
+            self._enter(0, GETEVENTS, _NO_ARGUMENT)
+        else:
+            seconds, rest = divmod(timeout, 1)
+            struct.pack_into("<qq", self._timespec, 0, int(seconds), math.ceil(rest * 1e9))
+            self._enter(1, GETEVENTS | EXT_ARG, self._timed)
+
+    def _enter(self, complete: int, flags: int, argument: Tuple[object, ctypes.c_size_t]) -> None:
+        taken = _syscall(ENTER, self.fd, self.pending, complete, flags, *argument)
+        if taken < 0:
+            error = ctypes.get_errno()
+            # EAGAIN: no memory for the requests now. EBUSY: completions must be taken first.
+            if error not in (EINTR, ETIME, EAGAIN, EBUSY):
+                raise OSError(error, os.strerror(error))
+
+    def take(self) -> List[Completion]:
+        """What has completed since the last time, in its order."""
+        words, head, tail = self._words, self._words[self._cq_head], self._words[self._cq_tail]
+        if head == tail:
+            return []
+        start, end = (head & self._cq_mask) * CQE.size, (tail & self._cq_mask) * CQE.size
+        if start < end:
+            completions = list(CQE.iter_unpack(self._cqes[start:end]))
+        else:
+            completions = [*CQE.iter_unpack(self._cqes[start:]), *CQE.iter_unpack(self._cqes[:end])]
+        words[self._cq_head] = tail
+        return completions
+
+    def register(self, operation: int, argument: bytearray, count: int) -> None:
+        """io_uring_register(2)."""
+        buffer = (ctypes.c_char * len(argument)).from_buffer(argument)
+        if _syscall(REGISTER, self.fd, operation, buffer, count) < 0:
+            error = ctypes.get_errno()
+            raise OSError(error, os.strerror(error))
+
+    def close(self) -> None:
+        """Whatever is under way is cancelled, some time after."""
+        os.close(self.fd)
+
+
+def why_not(error: int) -> str:
+    """In one line, why io_uring_setup(2) fails with this."""
+    release = os.uname().release
+    if error == EINVAL:
+        return f"hace falta Linux 6.1, y este es {release}"
+    if error == EPERM:
+        try:
+            with open("/proc/sys/kernel/io_uring_disabled", encoding="ascii") as file:
+                disabled = file.read().strip()
+        except OSError:
+            disabled = "0"
+        if disabled != "0":
+            return f"kernel.io_uring_disabled = {disabled}"
+        return "lo prohíbe seccomp"
+    if error == ENOSYS:
+        return f"Linux {release} no lo tiene, o lo prohíbe seccomp"
+    return os.strerror(error)
