@@ -106,11 +106,11 @@ def echoed(_: Faulty, sender: int, line: bytes, others: list[int]) -> Deliveries
 
 
 def renamed(_: Faulty, sender: int, line: bytes, others: list[int]) -> Deliveries:
-    return [(fd, line.replace(b"('", b"(' ")) for fd in others]
+    return [(fd, line.replace(b"127.0.0.1", b"127.0.0.9")) for fd in others]
 
 
 def garbled(_: Faulty, sender: int, line: bytes, others: list[int]) -> Deliveries:
-    return [(fd, line.replace(b".\n", b"\n")) for fd in others]
+    return [(fd, line.replace(b".\n", b",\n")) for fd in others]
 
 
 def swapped(server: Faulty, sender: int, line: bytes, others: list[int]) -> Deliveries:
