@@ -21,6 +21,7 @@ COLOURS = {
     "send": "#f4a582",
     "recv": "#92c5de",
     "wait": "#c9c9c9",
+    "ring": "#f2b6c6",
     "log": "#d8b8e8",
     "parse": "#a6d96a",
     "room": "#fee08b",

@@ -26,6 +26,7 @@ KINDS = {
     "send": "the line, or the function of the C library, that gives bytes to a socket",
     "recv": "the line, or the function of the C library, that takes bytes from a socket",
     "wait": "the line, or the function of the C library, that waits for readiness",
+    "ring": "the line that does these three by one call: io_uring_enter(2)",
     "log": "what writes a line to stdout",
     "parse": "bytes into lines, lines into text",
     "room": "who is told what: the rest of handle, broadcast, send and of the room",
@@ -71,6 +72,7 @@ _LINES = [
     ("recv", re.compile(r"\.recv(?:_into|from|msg)?\(|\.accept\(")),
     ("wait", re.compile(r"\bselect\.select\(|\b_?(?:epoll|selector|poll)\.(?:poll|select)\(")),
     ("wait", re.compile(r"\b_select\(")),
+    ("ring", re.compile(r"_syscall\(ENTER,")),
 ]
 _LOG = {"say", "visible", "escape", "log"}
 _PARSE = {"next_line", "text_of", "readline", "readuntil", "feed_data", "feed", "data_received"}

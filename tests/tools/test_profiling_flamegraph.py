@@ -170,6 +170,7 @@ def line_of(file: str, text: str) -> int:
         ("EpollBackend.wait", "lowlevel/epoll_backend.py", "self._epoll.poll(", "wait"),
         ("SelectorsBackend.wait", "lowlevel/selectors_backend.py", ".select(timeout)", "wait"),
         ("ReadinessConnection._receive", "lowlevel/readiness.py", "self._sock.recv(", "recv"),
+        ("Ring._enter", "lowlevel/uring/ring.py", "_syscall(ENTER", "ring"),
         ("LineProtocol.receive", "lowlevel/protocol.py", "def receive", "parse"),
     ],
 )
