@@ -91,11 +91,13 @@ def idle(server: str) -> str:
 def calls(server: str) -> str:
     """For a message: "1 `select` + 1 `recvfrom` + (N - 1) `sendto`"."""
     formulas = results("syscalls")["servers"][server]["formula"].items()
+    logs = server in (*SILENT, "uring")
     parts = (
-        f"({count}) `{call}`" if count.startswith("N ") else f"{count} `{call}`"
+        (f"({count}) `{call}`" if count.startswith("N ") else f"{count} `{call}`")
+        + " to the log" * (logs and call == "write")
         for call, count in formulas
     )
-    return " + ".join(parts) + (" to the log" if server in (*SILENT, "uring") else "")
+    return " + ".join(parts)
 
 
 # Blocks.

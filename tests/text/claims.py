@@ -24,7 +24,7 @@ FOLDERS = ("", "stages/", "stages/v*/", "lowlevel/", "profiling/")
 PAGES = [*SERVERS, *(path for folder in FOLDERS for path in ROOT.glob(f"{folder}*.md"))]
 LEFT_OUT = r"""(?msx) <!--\ \[\[\[cog.*?\[\[\[end\]\]\]\ --> | <!--\ value:.*?<!--\ end\ -->
     | <!--.*?--> | ^[ ]*```.*?^[ ]*``` | \]\([^)]*\) | ^[#]+\ \d+\. """
-NAMES = r"""(?x) \bv[1-4]\b | \bpython3\b | \bPython\ 3\.1[25]\b | \bUTF-8\b | \bIPv[46]\b | ::1\b
+NAMES = r"""(?x) \bv[1-5]\b | \bpython3\b | \bPython\ 3\.1[25]\b | \bUTF-8\b | \bIPv[46]\b | ::1\b
     | \bU\+FFFD\b | \bpselect6\b | \bPEP\ 475\b | --looks\ 0\b | \b127\.0\.0\.1\b | \bstrace\(1\)
     | \b(?:lock-step|flood)\ 10{1,3}\b | \b(?:sigwait|mallopt)\(3\) | \b(?:epoll|tcp)\(7\)
     | \b(?!epoll\(|mallopt|sigwait)[a-z_]{4,}\(2\)

@@ -63,7 +63,7 @@ def test_what_does_not_hold_a_number(holder: str, literal: str) -> None:
             "descriptor 1024",
             "N - 1 sends",
             "2 (N - 1)",
-            "v5",
+            "v6",
             "-1",
         ),
         *("three times", "two more calls", "twice", "half as long", "Python 3.7", "epoll(2)/4"),
