@@ -22,7 +22,7 @@ from lowlevel.system import (
 if TYPE_CHECKING:
     from lowlevel.uring.completion import Completions
 
-LOOKS = 2  # how often a turn looks again before it sends; more gather hardly more
+LOOKS = 2  # how often a turn looks again before it sends; more looks gather few messages more
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -74,7 +74,11 @@ def uring(looks: int, flush: Flush, log: Log) -> Parts:
     from lowlevel.uring.completion import ENTRIES, Completions
     from lowlevel.uring.ring import Ring
 
-    return on_completions(Completions(Ring(ENTRIES)), looks, flush, log)
+    try:
+        completions = Completions(Ring(ENTRIES))
+    except OSError as error:  # no memory for the buffers, or they cannot be registered
+        raise Unavailable(error.strerror) from None
+    return on_completions(completions, looks, flush, log)
 
 
 LOOPS: Dict[str, Callable[[int, Flush, Log], Parts]] = {

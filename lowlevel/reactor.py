@@ -1,8 +1,8 @@
 """The reactor: one loop that waits for readiness and calls whoever asked about it.
 
 It follows redis' ae: a loop that knows nothing of sockets, over a back end that knows nothing of
-handlers and of which there are several (`selectors_backend`, `epoll_backend`). What is ready is
-said as a mask, whose bits are those of epoll(7):
+handlers and of which there are several (`selectors_backend`, `epoll_backend`,
+`uring.completion`). What is ready is said as a mask, whose bits are those of epoll(7):
 
 READABLE    a read will not block: there are bytes, or newcomers, or an EOF, or an error.
 WRITABLE    a write will take something, or fail.
@@ -167,7 +167,7 @@ class Reactor:
         return self._wakeup.sender.fileno()
 
     def stop(self) -> None:
-        """End run() after the callback that is running, if one is. Signal handlers may call it,
+        """End run(), after the handler that is called now or next. Signal handlers may call it,
         other threads with a wakeup() after it."""
         self._stopped = True
 

@@ -10,8 +10,8 @@ Flush.TURN      what is said in one turn of the reactor becomes one log, and at 
 A send costs the kernel microseconds, nearly the same for a short line as for many. So where more
 than one message arrives in a turn, the second way is worth more than any change of the event loop
 or of the language. A member who said nothing in that turn, and that is nearly everybody, gets the
-log as it is, the same object; one who spoke gets it without its own part. A log put together for
-each member would cost more than a loop in C wins.
+log as it is, the same object; one who spoke gets it without its own part. To join the
+bytes for each member in Python would cost more than a loop in C wins.
 """
 
 from enum import Enum

@@ -1,11 +1,11 @@
 """The reactor's back end on io_uring: it waits for completions instead of readiness.
 
 What is queued by anybody goes to the kernel together with the wait, in one io_uring_enter(2).
-Connections attach themselves: a receive is armed once and goes on completing, a send that is in
-the way of a full buffer completes when it has got on. What they get is kept in them, and reported
-to the reactor as READABLE or WRITABLE, so that turns, requeueing, looking again, timers and the
-stop are the reactor's, as ever. Other handlers, the listener and the wakeup, are asked about as
-any back end does: a poll request completes when a descriptor is ready.
+Connections attach themselves: a receive is armed once and goes on completing, a send that
+found the send buffer full completes when some of it was taken. What they get is kept in them, and
+reported to the reactor as READABLE or WRITABLE, so that turns, requeueing, looking again, timers
+and the stop are the reactor's, as ever. Other handlers, the listener and the wakeup, are asked
+about as any back end does: a poll request completes when a descriptor is ready.
 
 Whom a completion is for says its user_data: a key that is given out once, and the kind of the
 operation. A descriptor's number goes to the next one who asks; a key does not.
@@ -52,7 +52,7 @@ class Owner(Protocol):
     def received(self, data: bytes) -> None: ...
 
     def receive_over(self, result: int) -> None:
-        """The receive that was armed will bring nothing more; 0: nothing will, it is the EOF."""
+        """The receive that was armed has ended. 0: the EOF; else a negative errno."""
 
     def backlog_sent(self, result: int) -> None:
         """How many bytes, or a negative errno."""
