@@ -19,7 +19,17 @@ from tests.support.needed import needed_in_ci
 PROGRAM = ROOT / "profiling" / "roundtrip.py"
 ROUNDS = ROOT / "profiling" / "results" / "rounds.json"
 ANEW = "run: python profiling/roundtrip.py --output profiling/results && python -m stages.course"
-MODELS = [name for name in SERVERS if "--" not in name]
+MODELS = [name for name in SERVERS if "--" not in name and name != "uring"]
+"""Of what goes through rings a trace shows nothing; test_a_ring_is_refused says how that is told."""
+
+
+def test_a_ring_is_refused() -> None:
+    command = [sys.executable, str(PROGRAM), "uring"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert re.fullmatch(
+        r"roundtrip: (uring: a trace does not show .*|.*no io_uring.*)\n", done.stderr
+    )
 
 
 def test_what_chance_puts_into_a_round_is_taken_out(monkeypatch: pytest.MonkeyPatch) -> None:
