@@ -20,7 +20,7 @@ PROGRAM = ROOT / "profiling" / "roundtrip.py"
 ROUNDS = ROOT / "profiling" / "results" / "rounds.json"
 ANEW = "run: python profiling/roundtrip.py --output profiling/results && python -m stages.course"
 MODELS = [name for name in SERVERS if "--" not in name and name != "uring"]
-"""Of what goes through rings a trace shows nothing; test_a_ring_is_refused says how that is told."""
+"""Of what goes through rings a trace shows nothing: see test_a_ring_is_refused."""
 
 
 def test_a_ring_is_refused() -> None:
