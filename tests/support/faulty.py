@@ -7,6 +7,7 @@ import os
 import select
 import socket
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -95,11 +96,17 @@ def last_doubled(_: Faulty, sender: int, line: bytes, others: list[int]) -> Deli
 
 
 def doubled_late(server: Faulty, sender: int, line: bytes, others: list[int]) -> Deliveries:
-    """What the first client has heard last comes again when it has said one more itself."""
-    first, deliveries = next(iter(server.socks), 0), [(fd, line) for fd in others]
+    """What the first client has heard last comes again after it has said one more itself, and all
+    others have heard that."""
+    first = next(iter(server.socks), 0)
     if LAST in line and sender != first:
         server.kept = [(first, line)]
-    return deliveries + server.kept * (AFTER in line and sender == first)
+    if AFTER in line and sender == first:
+        for fd in others:
+            server.socks[fd].sendall(line)
+        time.sleep(0.1)
+        return server.kept
+    return [(fd, line) for fd in others]
 
 
 def reordered(server: Faulty, sender: int, line: bytes, others: list[int]) -> Deliveries:
