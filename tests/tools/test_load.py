@@ -44,16 +44,16 @@ Tool = Callable[..., "subprocess.Popen[str]"]
 
 
 @pytest.fixture
-def tool(tmp_path: Path) -> Iterator[Tool]:
-    """Start load.py in a folder of its own, as the leader of a session, as from a shell."""
+def tool() -> Iterator[Tool]:
+    """Start it as the leader of a session, as from a shell."""
     if no_compiler(SOURCE):
         needed_in_ci("no C compiler")
     started: list[subprocess.Popen[str]] = []
 
     def tool(*arguments: str) -> subprocess.Popen[str]:
         process = subprocess.Popen(
-            [sys.executable, str(ROOT / "benchmarks" / "load"), *arguments],
-            cwd=tmp_path,
+            [sys.executable, "-m", "benchmarks.load", *arguments],
+            cwd=ROOT,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -162,10 +162,11 @@ def test_load_of_a_server_that_runs_already_goes_into_table_and_file(
     tool: Tool, server: Server, tmp_path: Path
 ) -> None:
     arguments = (*SMALL, "--senders", "20", "--size", "9", "--duration", "0.3", "--warm-up", "0")
-    process = tool(*at(server), *arguments, "--json", "load.json")
+    file = tmp_path / "load.json"
+    process = tool(*at(server), *arguments, "--json", str(file))
     out, err = process.communicate(timeout=DEADLINE)
     assert (process.returncode, err) == (0, "")
-    found = json.loads((tmp_path / "load.json").read_text())
+    found = json.loads(file.read_text())
     assert found["server_process"] is None and found["pinning"] is None
     assert found["deliveries"] == found["messages"] * (CLIENTS - 1)
     first, *others = out.splitlines()
