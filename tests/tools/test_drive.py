@@ -220,8 +220,5 @@ def test_benchmarks_run_with_one_option_and_write_json(tmp_path: Path) -> None:
     assert {"date", "cpu", "kernel", "python"} <= result["sock_chat"].keys()
     by_name = {entry["name"].split("[")[0]: entry for entry in result["benchmarks"]}
     assert by_name.keys() == {"test_readiness", "test_broadcast", "test_trickle", "test_fanout"}
-    info = by_name["test_broadcast"]["extra_info"]
-    assert info["deliveries"] == 20
-    if "system calls per round" in info:
-        assert info["system calls per round"] == {"epoll_wait": 1, "recvfrom": 1, "sendto": 1}
+    assert by_name["test_broadcast"]["extra_info"]["microseconds per delivery"] > 0
     assert all(entry["stats"]["median"] > 0 for entry in result["benchmarks"])
