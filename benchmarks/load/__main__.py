@@ -39,7 +39,7 @@ from benchmarks.harness.crowd import DeliveryError
 from benchmarks.harness.environment import environment, sentence
 from benchmarks.harness.flood import FloodInC
 from benchmarks.harness.process import DEADLINE, ServerError, descriptor_limit_raised, has_ended
-from benchmarks.harness.roster import PEERS, PeerError
+from benchmarks.harness.roster import PEERS
 from benchmarks.harness.server import SERVERS, SILENT, Server
 
 LATE = 1000
@@ -342,7 +342,7 @@ def main() -> int:
                 Path(args.json).write_text(json.dumps(found, indent=2) + "\n", "utf-8")
     except KeyboardInterrupt:
         print("load.py: interrupted before the clock started: no result", file=sys.stderr)
-    except (CompileError, PeerError, ServerError) as error:
+    except (CompileError, ServerError) as error:
         print(f"load.py: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
     except OSError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from benchmarks.harness.files import ROOT
@@ -34,3 +35,20 @@ def ends(command: list[str], status: int) -> str:
     )
     assert (done.returncode, done.stdout) == (status, ""), done
     return done.stderr
+
+
+MARK = "SOCK_CHAT_TEST"
+"""The variable that a test sets in the environment of what it starts, to see what of it is left."""
+
+
+def processes(mark: object) -> dict[int, str]:
+    """pid and command line of all that have been started under this mark and live."""
+    variable, marked = f"{MARK}={mark}".encode(), {}
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if variable in (process / "environ").read_bytes().split(b"\0"):
+                line = (process / "cmdline").read_bytes().replace(b"\0", b" ")
+                marked[int(process.name)] = line.decode(errors="replace")
+        except OSError:  # not ours, or it has just ended
+            continue
+    return marked

@@ -8,7 +8,6 @@ import random
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from itertools import chain, repeat
 from pathlib import Path
@@ -21,7 +20,7 @@ from benchmarks.harness.crowd import Client, Crowd, DeliveryError, data_segments
 from benchmarks.harness.environment import differences, environment, sentence
 from benchmarks.harness.files import ROOT
 from benchmarks.harness.flood import SOURCE, FloodInC, FloodInPython, Load, LockStep, Target, flood
-from benchmarks.harness.process import DEADLINE, ServerError
+from benchmarks.harness.process import ServerError, wait_until
 from benchmarks.harness.server import Server
 from benchmarks.harness.strace import calls, calls_between, window
 from tests.support.faulty import FAULTS, Deliveries, Fault, Faulty, ended, honest
@@ -86,8 +85,8 @@ def test_lock_step_reads_in_the_order_of_the_server(
             client = by_port[server.socks[fd].getpeername()[1]]
             told.append(client.index)
             before = len(read)
-            server.socks[fd].sendall(line)
-            assert wait_until(lambda: len(read) > before)  # noqa: B023
+            server.deliver([(fd, line)])
+            wait_until(lambda: len(read) > before, "it is not read")  # noqa: B023
         return []
 
     def receive(client: Client) -> bytes:
@@ -104,13 +103,6 @@ def test_lock_step_reads_in_the_order_of_the_server(
         crowd.assert_silent()
     assert read == told
     assert order == "connecting" or read[:7] != sorted(read[:7])
-
-
-def wait_until(happened: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + DEADLINE
-    while not happened() and time.monotonic() < deadline:
-        time.sleep(0.0001)
-    return happened()
 
 
 @pytest.mark.servers("v4", "epoll")
