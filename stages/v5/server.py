@@ -1,14 +1,12 @@
 #!/usr/bin/env python3
-"""v5: the chat one would use, with names, rooms, commands, history, accounts and TLS.
+"""v5: the chat one would use, with names, rooms, commands and history.
 
 Who waits, for what: uvloop, in epoll_pwait(), for everybody. Nobody else waits: what a client has
     asked for and not got yet stands in its session, not on a stack.
 Changed since v4: protocols instead of streams, and a package, sock_chat, instead of a file, for
     most of it is no longer about sockets. This file starts it; `sock-chat-server` does the same.
-Cost per message: 1 epoll_pwait + 1 read + (N-1) write, with N clients in the room, where it comes
-    alone. What is said in the same turn of the loop shares the writes.
 Cost of an idle client: no wakeup, no turn made longer; a transport, a protocol, a session.
-Try: python3 stages/v5/server.py, and in two other terminals: telnet localhost 8080
+Try: python3 stages/v5/server.py, and in two other terminals: telnet 127.0.0.1 8080
 """
 
 import sys

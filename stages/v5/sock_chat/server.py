@@ -10,11 +10,11 @@ of two. A hop that has brought nobody is the last, and where clients speak one b
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 import signal
 import socket
 import time
-from contextlib import suppress
 from datetime import datetime, timezone
 from errno import EMFILE, ENFILE, ENOBUFS, ENOMEM
 from typing import Any
@@ -139,29 +139,32 @@ class Server:
     # From the start to the stop
 
     async def serve(self) -> None:
-        self.loop = asyncio.get_running_loop()
+        """Serve until SIGINT or SIGTERM."""
         stopping = asyncio.Event()
-        self.loop.set_exception_handler(self._complain)
         for signum in STOP_SIGNALS:
-            self.loop.add_signal_handler(signum, stopping.set)
-        for name, value in KEEPALIVE.items():  # accepted sockets inherit them
-            self._listener.setsockopt(socket.IPPROTO_TCP, name, value)
-        listening = await self.loop.create_server(
-            lambda: Connection(self), sock=self._listener, backlog=ACCEPTS
-        )
-        self._listener.listen(BACKLOG)  # the loop takes `backlog` for this queue, too
+            asyncio.get_running_loop().add_signal_handler(signum, stopping.set)
+        await self.start()
         say(f"Servidor {NAME} iniciado en {self._listener.getsockname()}")
         await stopping.wait()
         signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # no handler outlives the end
-        with suppress(NotImplementedError):
-            # A close() amid an accept() trips asyncio 3.12 and later.
-            self.loop.remove_reader(self._listener)
-        await asyncio.sleep(0)
-        listening.close()
-        await self._drain()
+        await self.stop()
 
-    async def _drain(self) -> None:
+    async def start(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.loop.set_exception_handler(self._complain)
+        for name, value in KEEPALIVE.items():  # accepted sockets inherit them
+            self._listener.setsockopt(socket.IPPROTO_TCP, name, value)
+        self._listening = await self.loop.create_server(
+            lambda: Connection(self), sock=self._listener, backlog=ACCEPTS
+        )
+        self._listener.listen(BACKLOG)  # the loop takes `backlog` for this queue, too
+
+    async def stop(self) -> None:
         """Say goodbye to all, and wait a little until it has been sent."""
+        # A close() amid an accept() trips asyncio 3.12 and later.
+        self.loop.remove_reader(self._listener)
+        await asyncio.sleep(0)
+        self._listening.close()
         deadline = self.loop.time() + DRAIN
         self.chat.rooms.flush()
         for connection in list(self._connections):
@@ -185,6 +188,7 @@ class Server:
 
 def main(config: Config) -> str | None:
     """Serve. Returns why it cannot, for sys.exit()."""
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # _complain() says what is to be said
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback before serve() takes over
     reserve_standard_streams()
     limit = raise_descriptor_limit()
