@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from benchmarks.harness.process import descriptor_limit_raised
-from benchmarks.harness.server import BROADCASTING, SERVERS, Server
+from benchmarks.harness.server import ASKING, BROADCASTING, SERVERS, Server
 
 pytest.register_assert_rewrite("tests.support.wire")
 
@@ -101,6 +101,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         names = list(marker.args) if marker else list(SERVERS)
         if not metafunc.definition.get_closest_marker("wire"):
             names = [name for name in names if name not in RARE]
+        names = [name for name in names if name not in ASKING]
         if metafunc.config.getoption("--server"):
             names = ["custom"] if set(BROADCASTING) & set(names) else []
         limit = metafunc.definition.get_closest_marker("limit")
