@@ -205,7 +205,7 @@ def test_uvloop_that_is_not_installed(python: str) -> None:
     ],
 )
 def test_uring_that_is_not_available(python: str, strace: Strace, error: str, reason: str) -> None:
-    """As a kernel before 6.1 refuses it, seccomp in one way or the other."""
+    """As a kernel before 6.1 refused it, seccomp in one way or the other."""
     wrapper = strace("-e", "trace=io_uring_setup", "-e", f"inject=io_uring_setup:error={error}")
     errors = ends([*wrapper, python, "-S", "-m", "lowlevel", "uring", "--port", "0"], 1)
     reason = reason.format(release=os.uname().release)

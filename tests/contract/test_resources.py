@@ -25,7 +25,7 @@ from tests.support.wire import (
     come_in,
     limit_memory,
     padded,
-    refuses,
+    refused,
     stopped,
 )
 
@@ -113,7 +113,7 @@ def test_full_of_descriptors(start: Start) -> None:
         crowd = [room.join() for _ in range(64 - 16 - at_start)]
         assert server.descriptors() == 64 - 16
         for _ in range(40):
-            refuses(server)
+            refused(server)
         room.say(crowd[0], "we talk on")
         early = Peer(server.address)
         early.send(b"already speaking\n" * 100)
@@ -202,7 +202,7 @@ def test_newcomer_that_epoll_cannot_watch_is_told(start: Start, strace: Strace) 
     after the wakeup and the listener."""
     inject = "inject=epoll_ctl:error=ENOSPC:when=3"
     server = start(wrapper=strace("-e", "trace=epoll_ctl", "-e", inject))
-    refuses(server)
+    refused(server)
     server.log.wait(re.compile(r"Servidor lleno: .+ No space left on device").fullmatch)
     come_in(server, Peer(server.address))
 
@@ -283,10 +283,10 @@ def test_refusing_is_cheap_when_newcomers_keep_coming(start: Start) -> None:
 
     def come() -> None:
         for _ in range(20):
-            refuses(server)
+            refused(server)
             time.sleep(0.02)  # the pace of the newcomers
 
-    refuses(server)
+    refused(server)
     assert cpu_share(server, come) < CPU_WHEN_FULL
     server.log.wait(FULL_LINE)
     assert len(server.log.all()) == 2
@@ -446,7 +446,7 @@ def test_no_more_threads(python: str, tmp_path: Path) -> None:
             peers = [Peer(server.address) for _ in range(8)]
             come_in(server, *peers)
             for _ in range(3):
-                refuses(server)
+                refused(server)
             peers[-1].say(f"still here {episode}")
             server.log.wait(f"{peers[-1].name} dice: still here {episode}".__eq__)
             for peer in peers:

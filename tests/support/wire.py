@@ -323,7 +323,7 @@ class Flood:
         self._thread.join()
 
 
-def refuses(server: Server) -> None:
+def refused(server: Server) -> None:
     """A newcomer is told that the server is full, and closed."""
     peer = Peer(server.address)
     assert peer.rest() == FULL, "a newcomer that has no place must be told `servidor lleno`"
