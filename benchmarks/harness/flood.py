@@ -49,6 +49,10 @@ class Target(Protocol):
     @property
     def address(self) -> tuple[Any, ...]: ...
 
+    @property
+    def asks(self) -> bool:
+        """Whether it asks for a nick first."""
+
 
 @dataclass(frozen=True)
 class Measurement:
@@ -143,7 +147,7 @@ class FloodInC(Load):
         command += [str(compiled.program(SOURCE)), *map(str, given), str(server.pid)]
         with pinned(cpu):
             self._process = subprocess.Popen(
-                [*command, str(int(spin))],
+                [*command, str(int(spin)), str(int(server.asks))],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
@@ -216,7 +220,7 @@ class _InPython(Load):
     ):
         super().__init__(clients, senders, in_flight, size)
         self._pid = server.pid
-        self._crowd = self.enter_context(Crowd(server.address, clients))
+        self._crowd = self.enter_context(Crowd(server.address, clients, asks=server.asks))
 
     def _measure(self, work: Callable[[list[float]], object]) -> Measurement:
         """work: what is measured; it is given a list for the latencies of its deliveries."""

@@ -128,13 +128,14 @@ def cpu_seconds(pid: int) -> float:
     return time.clock_gettime((~pid << 3) | 2)
 
 
-def wait_until(happened: Callable[[], object], failure: str) -> None:
-    """For what nothing can be waited for with. ServerError, with this text: not within DEADLINE."""
+def wait_until(condition: Callable[[], object], failure: str, pause: float = 0.001) -> None:
+    """Look now and then, where nothing could be waited for. ServerError, with this text: the
+    condition was not met within DEADLINE."""
     deadline = time.monotonic() + DEADLINE
-    while not happened():
+    while not condition():
         if time.monotonic() > deadline:
             raise ServerError(failure)
-        time.sleep(0.001)
+        time.sleep(pause)
 
 
 def has_ended(pid: int, within: float) -> bool:

@@ -55,6 +55,7 @@ class Elsewhere:
     """A server that runs already, of whose process nothing is known."""
 
     address: tuple[Any, ...]
+    asks: bool
     pid: int = 0
 
 
@@ -80,12 +81,12 @@ def run(args: argparse.Namespace, signals: Signals) -> dict[str, Any]:
     with ExitStack() as stack:
         stack.enter_context(descriptor_limit_raised())
         stack.enter_context(pinned(load_cpu))
-        server = stack.enter_context(start(args.server, cpu)) if args.server else None
+        server = stack.enter_context(start(args, cpu)) if args.server else None
         empty = server.resident_kib() if server else 0
         # So many can be under way before the oldest of them is a delivery that did not come.
         in_flight = math.ceil(args.rate * args.deadline / args.senders) + 2
         sizes = (args.clients, args.senders, in_flight, args.size)
-        target = server or Elsewhere(address_of(*args.connect))
+        target = server or Elsewhere(address_of(*args.connect), args.asks)
         try:
             load = stack.enter_context(FloodInC(target, *sizes, deadline=args.deadline))
             signals.loaded = True
@@ -98,8 +99,9 @@ def run(args: argparse.Namespace, signals: Signals) -> dict[str, Any]:
     return report(args, answer, (cpu, load_cpu), (empty, resident) if server else None)
 
 
-def start(name: str, cpu: int | None) -> Server:
-    return Server(name, arguments=["--quiet"] if name in SERVERS else [], cpu=cpu, tied=True)
+def start(args: argparse.Namespace, cpu: int | None) -> Server:
+    quiet = ["--quiet"] if args.server in SERVERS else []
+    return Server(args.server, arguments=quiet, cpu=cpu, tied=True, asks=args.asks)
 
 
 def address_of(host: str, port: int) -> tuple[Any, ...]:
@@ -293,6 +295,12 @@ def parse_args() -> argparse.Namespace:
         action=argparse.BooleanOptionalAction,
         default=True,
         help="server on the first CPU, load on the second; not with --connect (yes)",
+    )
+    add(
+        "--asks",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="the server asks for a nick first; v5 is known to (no)",
     )
     add("--json", metavar="FILE", help="everything as JSON; -: to stdout, the table to stderr")
     args = parser.parse_args()
