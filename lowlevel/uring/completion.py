@@ -100,6 +100,8 @@ class Completions:
         self._to_poll.clear()
         self.ring.wait(0 if self._ready else timeout)
         self._complete(self.ring.take())
+        if not self._ready:
+            return []
         ready, self._ready = self._ready, {}
         return list(ready.items())
 

@@ -221,6 +221,18 @@ def test_a_receive_without_a_buffer_ends_and_the_next_one_gets_the_rest(
     assert ends == [-errno.ENOBUFS] * 3
 
 
+def test_buffers_may_go_back_in_any_order(ring: Ring, pair: Pair) -> None:
+    ours, theirs = pair
+    buffers = Buffers(ring, 4, 16)
+    ring.queue(receive(ours.fileno(), 1))
+    for turn in range(10):
+        parts = [b"%08d%08d" % (turn, number) for number in range(3)]
+        theirs.send(b"".join(parts))
+        completions = completed(ring, 3)
+        taken = [buffers.take(flags >> 16, result) for _, result, flags in reversed(completions)]
+        assert taken[::-1] == parts
+
+
 def test_a_close_under_a_receive_needs_a_cancel_to_send_a_fin(ring: Ring, pair: Pair) -> None:
     ours, theirs = pair
     Buffers(ring, 2, 16)
