@@ -74,7 +74,7 @@ def cpu(workload: str, server: str) -> str:
 
 def room_size(server: str) -> int:
     """The size of a room whose members' lines, one of each, take a second; to the hundred."""
-    return round((1e6 / median("cpu_us", "lock-step 100", server)) ** 0.5 / 100) * 100
+    return int((1e6 / median("cpu_us", "lock-step 100", server)) ** 0.5 / 100) * 100
 
 
 def ratio(workload: str, server: str, reference: str) -> str:
