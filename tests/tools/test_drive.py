@@ -8,7 +8,6 @@ import random
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from itertools import chain, repeat
 from pathlib import Path
@@ -21,23 +20,10 @@ from benchmarks.harness.crowd import Client, Crowd, DeliveryError, data_segments
 from benchmarks.harness.environment import differences, environment, sentence
 from benchmarks.harness.files import ROOT
 from benchmarks.harness.flood import SOURCE, FloodInC, FloodInPython, Load, LockStep, Target, flood
-from benchmarks.harness.process import DEADLINE, ServerError
+from benchmarks.harness.process import ServerError, wait_until
 from benchmarks.harness.server import Server
 from benchmarks.harness.strace import calls, calls_between, window
-from tests.support.faulty import (
-    Deliveries,
-    Fault,
-    Faulty,
-    doubled,
-    dropped,
-    echoed,
-    ended,
-    garbled,
-    honest,
-    renamed,
-    reordered,
-    swapped,
-)
+from tests.support.faulty import FAULTS, Deliveries, Fault, Faulty, ended, honest
 from tests.support.needed import needed_in_ci
 
 LOADS: dict[str, Callable[[Target], Load]] = {
@@ -55,16 +41,16 @@ def load(request: pytest.FixtureRequest) -> Callable[[Target], Load]:
     return LOADS[kind]
 
 
-@pytest.mark.parametrize(
-    "fault", [doubled, dropped, reordered, echoed, renamed, garbled, swapped, ended]
-)
+@pytest.mark.parametrize("fault", FAULTS)
 def test_a_spoiled_delivery_is_an_error(
     load: Callable[[Target], Load], fault: Fault, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in ("crowd", "flood"):  # what is lost is waited for
         monkeypatch.setattr(f"benchmarks.harness.{module}.DEADLINE", 0.5)
-    with Faulty(fault) as server, load(server) as driven, pytest.raises(DeliveryError):
-        driven.run(12)
+    with Faulty(fault) as server, load(server) as driven:
+        in_c = isinstance(driven, FloodInC)
+        with pytest.raises(DeliveryError, match=FAULTS[fault] if in_c else None):
+            driven.run(30 if isinstance(driven, LockStep) else 10)
 
 
 @pytest.mark.parametrize("load", [*LOADS][1:], indirect=True)
@@ -99,8 +85,8 @@ def test_lock_step_reads_in_the_order_of_the_server(
             client = by_port[server.socks[fd].getpeername()[1]]
             told.append(client.index)
             before = len(read)
-            server.socks[fd].sendall(line)
-            assert wait_until(lambda: len(read) > before)  # noqa: B023
+            server.deliver([(fd, line)])
+            wait_until(lambda: len(read) > before, "it is not read")  # noqa: B023
         return []
 
     def receive(client: Client) -> bytes:
@@ -119,20 +105,6 @@ def test_lock_step_reads_in_the_order_of_the_server(
     assert order == "connecting" or read[:7] != sorted(read[:7])
 
 
-def wait_until(happened: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + DEADLINE
-    while not happened() and time.monotonic() < deadline:
-        time.sleep(0.0001)
-    return happened()
-
-
-def test_a_server_that_closes_is_an_error() -> None:
-    with Server("v3") as server, Crowd(server.address, 3) as crowd:
-        server.kill()
-        with pytest.raises(DeliveryError):
-            crowd.lock_step(1)
-
-
 @pytest.mark.servers("v4", "epoll")
 def test_loads_count_what_they_say(name: str, load: Callable[[Target], Load]) -> None:
     """And the server has said just that: its log is the witness."""
@@ -142,7 +114,7 @@ def test_loads_count_what_they_say(name: str, load: Callable[[Target], Load]) ->
         assert server.stop() == 0
         said = [line for line in server.log.rest() if " dice: 0" in line]
     assert measured.deliveries == 50 * driven.senders * 2 // (3 if driven.senders == 3 else 1)
-    assert len(said) == measured.deliveries // 2 + 1  # the last one sees that nothing comes twice
+    assert len(said) == measured.deliveries // 2 + 2  # the last two see that nothing comes twice
     assert 0 < measured.p50_seconds <= measured.p99_seconds <= measured.wall_seconds
     assert 0 < measured.segments <= measured.deliveries + 100  # TCP may repeat some
 
@@ -240,8 +212,5 @@ def test_benchmarks_run_with_one_option_and_write_json(tmp_path: Path) -> None:
     assert {"date", "cpu", "kernel", "python"} <= result["sock_chat"].keys()
     by_name = {entry["name"].split("[")[0]: entry for entry in result["benchmarks"]}
     assert by_name.keys() == {"test_readiness", "test_broadcast", "test_trickle", "test_fanout"}
-    info = by_name["test_broadcast"]["extra_info"]
-    assert info["deliveries"] == 20
-    if "system calls per round" in info:
-        assert info["system calls per round"] == {"epoll_wait": 1, "recvfrom": 1, "sendto": 1}
+    assert by_name["test_broadcast"]["extra_info"]["microseconds per delivery"] > 0
     assert all(entry["stats"]["median"] > 0 for entry in result["benchmarks"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -18,24 +19,21 @@ import pytest
 
 from benchmarks.harness.compiled import no_compiler
 from benchmarks.harness.files import ROOT
-from benchmarks.harness.flood import SOURCE
-from benchmarks.harness.process import DEADLINE, ServerError, free_port
+from benchmarks.harness.flood import SOURCE, Target
+from benchmarks.harness.process import DEADLINE, ServerError, free_port, wait_until
 from benchmarks.harness.server import Server
 from benchmarks.load import __main__ as load
 from tests.support.faulty import (
+    FAULTS,
     Deliveries,
     Fault,
     Faulty,
-    doubled,
+    doubled_late,
     dropped,
-    echoed,
-    ended,
-    garbled,
-    renamed,
-    reordered,
-    swapped,
+    last_dropped,
 )
 from tests.support.needed import needed_in_ci
+from tests.support.run import MARK, processes
 
 CLIENTS = 20
 SMALL = ("--clients", "20", "--senders", "4", "--rate", "100")
@@ -48,15 +46,16 @@ Tool = Callable[..., "subprocess.Popen[str]"]
 
 @pytest.fixture
 def tool(tmp_path: Path) -> Iterator[Tool]:
-    """Start load.py in a folder of its own, as the leader of a session, as from a shell."""
+    """Start it as the leader of a session, as from a shell."""
     if no_compiler(SOURCE):
         needed_in_ci("no C compiler")
     started: list[subprocess.Popen[str]] = []
 
     def tool(*arguments: str) -> subprocess.Popen[str]:
         process = subprocess.Popen(
-            [sys.executable, str(ROOT / "benchmarks" / "load"), *arguments],
-            cwd=tmp_path,
+            [sys.executable, "-m", "benchmarks.load", *arguments],
+            cwd=ROOT,
+            env={**os.environ, MARK: str(tmp_path)},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -79,7 +78,7 @@ def server() -> Iterator[Server]:
         yield server
 
 
-def at(server: Server) -> tuple[str, str]:
+def at(server: Target) -> tuple[str, str]:
     return "--connect", "{}:{}".format(*server.address)
 
 
@@ -91,50 +90,23 @@ def report(process: subprocess.Popen[str]) -> dict[str, Any]:
 
 
 def assert_fails(process: subprocess.Popen[str], status: int, text: str) -> None:
-    """One line that has `text`, and no number."""
+    """One line that says so, and no number."""
     out, err = process.communicate(timeout=DEADLINE)
     assert (out, process.returncode) == ("", status), err
-    assert err.startswith("load.py: ") and err.count("\n") == 1 and text in err
+    assert re.fullmatch(rf"load\.py: .*{text}.*\n", err)
 
 
-def wait_until(happened: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + DEADLINE
-    while not happened():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.005)
-
-
-def descendants(pid: int) -> dict[int, str]:
-    """The command lines of the processes below one, by pid."""
-    found = {}
-    try:
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        for child in map(int, children):
-            found[child] = Path(f"/proc/{child}/cmdline").read_text().replace("\0", " ")
-            found |= descendants(child)
-    except (FileNotFoundError, ProcessLookupError):  # it has just ended
-        pass
-    return found
-
-
-def runs(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-
-
-def own_server(process: subprocess.Popen[str]) -> int:
+def own_server(mark: Path) -> int:
     """The pid of the server that the tool has started, once all clients are with it."""
-    found: list[int] = []
+    servers: list[int] = []
 
-    def full() -> bool:
-        below = descendants(process.pid).items()
-        found[:] = [pid for pid, line in below if "lowlevel" in line and "starter.py" not in line]
-        return bool(found) and len(os.listdir(f"/proc/{found[0]}/fd")) >= CLIENTS
+    def is_full() -> bool:
+        lines = processes(mark).items()
+        servers[:] = [pid for pid, line in lines if " -m lowlevel " in line and "{" not in line]
+        return bool(servers) and len(os.listdir(f"/proc/{servers[0]}/fd")) >= CLIENTS
 
-    wait_until(full, "the server of load.py does not get its clients")
-    return found[0]
+    wait_until(is_full, "the server of load.py does not get its clients")
+    return servers[0]
 
 
 # What it reports.
@@ -165,10 +137,11 @@ def test_load_of_a_server_that_runs_already_goes_into_table_and_file(
     tool: Tool, server: Server, tmp_path: Path
 ) -> None:
     arguments = (*SMALL, "--senders", "20", "--size", "9", "--duration", "0.3", "--warm-up", "0")
-    process = tool(*at(server), *arguments, "--json", "load.json")
+    file = tmp_path / "load.json"
+    process = tool(*at(server), *arguments, "--json", str(file))
     out, err = process.communicate(timeout=DEADLINE)
     assert (process.returncode, err) == (0, "")
-    found = json.loads((tmp_path / "load.json").read_text())
+    found = json.loads(file.read_text())
     assert found["server_process"] is None and found["pinning"] is None
     assert found["deliveries"] == found["messages"] * (CLIENTS - 1)
     first, *others = out.splitlines()
@@ -239,45 +212,11 @@ def test_load_says_that_a_command_cannot_be_started(tool: Tool) -> None:
 # Servers that break what they promise.
 
 
-def last_doubled(_: Faulty, sender: int, line: bytes, others: list[int]) -> Deliveries:
-    first = [(others[0], line)] if b" 00000009" in line else []
-    return [*first, *((fd, line) for fd in others)]
-
-
-def doubled_late(server: Faulty, sender: int, line: bytes, others: list[int]) -> Deliveries:
-    """The last measured one to the first client comes again when that has said the next one."""
-    deliveries = [(fd, line) for fd in others]
-    if b" 00000009" in line:
-        server.kept = deliveries[:1]
-    again = b" 00000010" in line and sender != server.kept[0][0]
-    return [*server.kept, *deliveries] if again else deliveries
-
-
-def last_dropped(_: Faulty, sender: int, line: bytes, others: list[int]) -> Deliveries:
-    return [(fd, line) for fd in others if b" 00000009" not in line or fd != others[0]]
-
-
-@pytest.mark.parametrize(
-    ("fault", "text"),
-    [
-        (doubled, "heard message 3 of ('127.0.0.1', "),
-        (last_doubled, ") twice"),
-        (doubled_late, ") twice"),
-        (reordered, "one is lost, or they are out of order"),
-        (dropped, "before message 3"),
-        (last_dropped, "deliveries did not come within 1 s"),
-        (echoed, "heard itself say message 0"),
-        (renamed, "which nobody said"),
-        (garbled, "which nobody said"),
-        (swapped, "heard "),
-        (ended, "the server closed 1 of 4 connections"),
-    ],
-)
-def test_load_gives_no_number_when_a_delivery_is_wrong(tool: Tool, fault: Fault, text: str) -> None:
-    deadline = ("--deadline", "1") if fault is last_dropped else ()
+@pytest.mark.parametrize("fault", [dropped, doubled_late, last_dropped])
+def test_load_gives_no_number_when_a_delivery_is_wrong(tool: Tool, fault: Fault) -> None:
     with Faulty(fault) as server:
-        where = "{}:{}".format(*server.address)
-        assert_fails(tool("--connect", where, *FEW, "--duration", "0.05", *deadline), 1, text)
+        arguments = (*at(server), *FEW, "--duration", "0.05", "--deadline", "1")
+        assert_fails(tool(*arguments), 1, FAULTS[fault])
 
 
 def test_load_counts_from_when_a_message_was_due(tool: Tool) -> None:
@@ -291,8 +230,7 @@ def test_load_counts_from_when_a_message_was_due(tool: Tool) -> None:
         return [(fd, line) for fd in others]
 
     with Faulty(late) as server:
-        where = "{}:{}".format(*server.address)
-        found = report(tool("--connect", where, *FEW, "--duration", "0.05", "--json", "-"))
+        found = report(tool(*at(server), *FEW, "--duration", "0.05", "--json", "-"))
     assert found["messages"] == 20 and found["latency_us"]["p50"] > 200_000
 
 
@@ -311,19 +249,20 @@ def test_load_says_that_the_server_has_died_half_way(tool: Tool, server: Server)
     assert_fails(process, 1, f"the server closed {CLIENTS} of {CLIENTS} connections")
 
 
-def test_load_says_how_its_own_server_has_died(tool: Tool) -> None:
+def test_load_says_how_its_own_server_has_died(tool: Tool, tmp_path: Path) -> None:
     process = tool("--server", "epoll", *LONG)
-    os.kill(own_server(process), signal.SIGKILL)
+    os.kill(own_server(tmp_path), signal.SIGKILL)
     assert_fails(process, 1, "the server has ended: killed by signal 9")
 
 
-def test_ctrl_c_prints_what_was_measured_until_then(tool: Tool, server: Server) -> None:
+def test_ctrl_c_prints_what_was_measured_until_then(
+    tool: Tool, server: Server, tmp_path: Path
+) -> None:
     """At once, although the server has stopped and the deadline is far."""
     far = ("--size", "65536", "--duration", "600", "--deadline", "600")
     process = tool(*at(server), *FEW, *far, "--json", "-")
     server.log.wait(lambda line: " dice: 00000005" in line)
-    below = descendants(process.pid)
-    assert len(below) == 1
+    assert len(processes(tmp_path)) == 2, "load.py and the load"
     os.kill(server.pid, signal.SIGSTOP)
     try:
         full = time.monotonic() + 1  # 26 MB are due meanwhile
@@ -338,17 +277,16 @@ def test_ctrl_c_prints_what_was_measured_until_then(tool: Tool, server: Server) 
     assert 0 < found["deliveries"] < found["messages"] * 3
     assert 0 < found["messages_held_back"] < found["messages"]
     assert "Traceback" not in err and "interrupted after" in err
-    wait_until(lambda: not any(map(runs, below)), "the load has outlived load.py")
+    wait_until(lambda: not processes(tmp_path), "the load has outlived load.py")
 
 
 @pytest.mark.parametrize(("signum", "status"), [(signal.SIGTERM, 143), (signal.SIGKILL, -9)])
-def test_nothing_outlives_it(tool: Tool, signum: int, status: int) -> None:
+def test_nothing_outlives_it(tool: Tool, tmp_path: Path, signum: int, status: int) -> None:
     process = tool("--server", "epoll", *LONG)
-    own_server(process)
-    below = descendants(process.pid)
-    assert len(below) == 2, "the load and the server"
+    own_server(tmp_path)
+    assert len(processes(tmp_path)) == 3, "load.py, the load and the server"
     process.send_signal(signum)
     _, err = process.communicate(timeout=DEADLINE)
     assert process.returncode == status, err
     assert "Traceback" not in err
-    wait_until(lambda: not any(map(runs, below)), f"some of {below} have outlived load.py")
+    wait_until(lambda: not processes(tmp_path), "something has outlived load.py")
