@@ -2,9 +2,8 @@
 the stop, by a burst of messages or by a stdout that nobody reads.
 
 In a burst each of TALKERS has said LINES short lines, and the server finds all of them in one
-wakeup, since it was stopped meanwhile. They are TALKERS * TALKERS * LINES deliveries, which take a
-server that makes a send of each many seconds. Nobody but one reads them, or need to: a test ends
-before a send buffer is full.
+wakeup. They are TALKERS * TALKERS * LINES deliveries, which take a server that makes a send of each
+many seconds. Nobody but one reads them, or need to: a test ends before a send buffer is full.
 """
 
 from __future__ import annotations
@@ -13,22 +12,18 @@ import os
 import select
 import signal
 import time
-from pathlib import Path
 
 import pytest
 
-from benchmarks.harness.files import ROOT
-from benchmarks.harness.process import DEADLINE, free_port
+from benchmarks.harness.process import free_port, wait_until
 from benchmarks.harness.server import BROADCASTING, SERVERS, Server
 from tests.conftest import Start
-from tests.support.run import running
-from tests.support.wire import PROMPTLY, Peer
+from tests.contract.test_process import STOP_WITHIN, stops_in_time
+from tests.support.run import running, stat
+from tests.support.wire import PROMPTLY, Peer, stopped
 
 TALKERS = 280
 LINES = 40
-STOP_WITHIN = 2.0
-"""Seconds from SIGINT or SIGTERM to the end of the process (the contract)."""
-
 COALESCING = ("selectors", "epoll", "epoll-et", "uring")
 """Those in which all that a turn has brought is one send to each."""
 
@@ -39,10 +34,9 @@ def burst(server: Server) -> tuple[Peer, Peer]:
     talkers[-1].say("all are in")
     assert listener.line() == f"{talkers[-1].name} dice: all are in"
     server.wait_until_at_rest()
-    os.kill(server.pid, signal.SIGSTOP)
-    for talker in talkers:
-        talker.say(*["f"] * LINES)
-    os.kill(server.pid, signal.SIGCONT)
+    with stopped(server):
+        for talker in talkers:
+            talker.say(*["f"] * LINES)
     assert listener.line().endswith(" dice: f")
     return calm, listener
 
@@ -67,33 +61,28 @@ def test_burst_delays_nobody_who_was_silent(start: Start, name: str) -> None:
 def test_burst_does_not_hold_up_the_stop(start: Start) -> None:
     server = start("--quiet")
     burst(server)
-    began = time.monotonic()
-    assert server.stop() == 0
-    assert time.monotonic() - began < STOP_WITHIN
+    stops_in_time(server)
 
 
 def test_stdout_that_nobody_reads_does_not_hold_up_the_stop(name: str, python: str) -> None:
     """A server that has been asked to stop while it sleeps in write(2), for want of space in the
-    pipe, and then has more to write. It may be asked again and again."""
+    pipe, and then has more to write. It is asked again and again."""
     port = free_port()
-    command = [python, *SERVERS[name], "--port", str(port)]
     reader, writer = os.pipe()
-    with os.fdopen(reader), running(command, cwd=ROOT, stdout=writer) as process:
-        assert process.stderr
-        log = os.read(reader, 1 << 16)
-        assert log.endswith(f"{port})\n".encode()), "the ready line"
-        ana = Peer(("127.0.0.1", port))
-        ana.say(*["x" * 100] * 2000)  # more than a pipe holds, pipe(7)
-        ana.sock.settimeout(DEADLINE)
-        deadline = time.monotonic() + DEADLINE
-        stat = Path(f"/proc/{process.pid}/stat")
-        while select.select([], [writer], [], 0)[1] or ") S " not in stat.read_text():
-            assert time.monotonic() < deadline, "it does not sleep in write(2)"
-            time.sleep(0.001)
+    command = [python, *SERVERS[name], "--port", str(port)]
+    with os.fdopen(reader), running(command, stdout=writer) as process:
+        assert os.read(reader, 1 << 16).endswith(f"{port})\n".encode()), "the ready line"
+        Peer(("127.0.0.1", port)).say(*["x" * 100] * 2000)  # more than a pipe holds, pipe(7)
+        wait_until(
+            lambda: not select.select([], [writer], [], 0)[1] and stat(process.pid)[0] == "S",
+            "it does not sleep in write(2)",
+        )
         began = time.monotonic()
         process.send_signal(signal.SIGINT)
         while process.poll() is None:
             assert time.monotonic() - began < STOP_WITHIN
             process.send_signal(signal.SIGTERM)
             time.sleep(0.02)
+        assert process.stderr
         assert (process.returncode, process.stderr.read()) == (0, "")
+    os.close(writer)
