@@ -29,10 +29,9 @@ class Tail:
 
 
 class Tails:
-    def __init__(self, floor: int = 0, length: int = LENGTH, limit: int = SIZE):
+    def __init__(self, floor: int = 0, length: int = LENGTH):
         self._floor = floor
         self._length = length
-        self._limit = limit
         self._size = 0
         self._tails: dict[str, Tail] = {}  # who has spoken last is last
 
@@ -47,7 +46,7 @@ class Tails:
             tail.start = dropped.position
             tail.size -= size(dropped)
         self._size += tail.size - before
-        while self._size > self._limit and len(self._tails) > 1:
+        while self._size > SIZE and len(self._tails) > 1:
             self._drop(next(iter(self._tails)))
 
     def _drop(self, room: str) -> None:
