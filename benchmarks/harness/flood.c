@@ -1,25 +1,26 @@
 /* The load under which servers are measured, in a closed loop or at a fixed rate. flood.py starts
  * and commands it.
  *
- *     flood HOST PORT CLIENTS SENDERS IN_FLIGHT SIZE DEADLINE SERVER_PID SPIN
+ *     flood HOST PORT CLIENTS SENDERS IN_FLIGHT SIZE DEADLINE SERVER_PID SPIN ASKS
  *
  * All CLIENTS listen, and the first SENDERS of them speak: messages of SIZE bytes, of which each
  * has at most IN_FLIGHT under way. One thread waits in epoll_wait(). In a turn it reads from
  * everyone who is ready, in the order in which the kernel names them, and then says all that has
  * become due, with one send() for each sender. With SPIN it does not sleep while deliveries are
- * under way: to wake it would cost the server time, and the answer would come late.
+ * under way: to wake it would cost the server time, and the answer would come late. With ASKS the
+ * server asks for a nick first, and greets; lines that begin with "* " are then its own.
  *
  * Every delivery is checked: it must be, byte for byte, the line of its sender that this listener
  * has to hear next. A line that comes twice, in another order or to its own sender is not that one.
  *
- * It prints {"ready": true} when all are in, and then obeys stdin, a line each. An answer is a line
- * of JSON. After what is measured comes one message more, before which nothing else may come.
- *     run N        a closed loop: a sender says the next message when all others have heard one;
- *                  N messages of each
- *     start        the same, until something comes on stdin
- *     rate R N M   an open loop: R messages a second in all, said in turn, N that are not measured
- *                  and M that are. A message that leaves late counts from when it was due. What
- *                  comes on stdin ends it all at once, with what was measured until then.
+ * It prints {"ready": true} when all are in, and then obeys stdin: a line is three numbers, and is
+ * answered by a line of JSON. After what is measured the first two senders say one message more, one
+ * after the other, before which nothing else may come.
+ *     0 0 M   a closed loop: a sender says the next message when all others have heard one; M
+ *             messages of each, or, if M is 0, until something comes on stdin
+ *     R N M   an open loop: R messages a second in all, said in turn, N that are not measured and M
+ *             that are. A message that leaves late counts from when it was due. What comes on stdin
+ *             ends it all at once, with what was measured until then.
  * EOF ends it. Whatever is wrong ends it with one line on stderr and exit status 1.
  */
 
@@ -37,7 +38,6 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/prctl.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
@@ -48,6 +48,7 @@ enum {
     MAX_SIZE = 1 << 16, /* of a message */
     EVENTS = 1024,
     NAME_SIZE = 80,
+    OWN_SIZE = 1024,    /* of a line of the server's own */
     DIGITS = 8,         /* with which a message begins */
     SUB_BUCKETS = 128,  /* of a histogram, in each power of two: values to 0.8 % */
     BUCKETS = 58 * SUB_BUCKETS,
@@ -91,7 +92,7 @@ struct histogram {
 static int epoll, clients_size, senders_size, in_flight, size;
 static double deadline;
 static clockid_t server_clock;
-static bool spin;
+static bool spin, asks;
 static struct client *clients;
 static struct sender *senders;
 static int sender_by_port[65536]; /* its index + 1 */
@@ -171,43 +172,45 @@ static void print_percentiles(const char *name, const struct histogram *histogra
 
 /* ---- Clients ---- */
 
+static size_t rest_limit(void)
+{
+    return NAME_SIZE + size + (asks ? OWN_SIZE : 0);
+}
+
 static void connect_client(struct client *client, const struct addrinfo *address)
 {
-    union {
-        struct sockaddr any;
-        struct sockaddr_in four;
-        struct sockaddr_in6 six;
-    } own;
+    struct sockaddr_storage own;
     socklen_t own_size = sizeof own;
-    char host[INET6_ADDRSTRLEN];
+    char host[INET6_ADDRSTRLEN], port[6];
     int on = 1;
 
     client->fd = socket(address->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (client->fd < 0 || connect(client->fd, address->ai_addr, address->ai_addrlen) < 0 ||
         setsockopt(client->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on) < 0 ||
-        getsockname(client->fd, &own.any, &own_size) < 0)
+        getsockname(client->fd, (struct sockaddr *)&own, &own_size) < 0)
         fail("cannot connect: %s", strerror(errno));
-    if (own.any.sa_family == AF_INET6) {
-        inet_ntop(AF_INET6, &own.six.sin6_addr, host, sizeof host);
-        snprintf(client->name, NAME_SIZE, "('%s', %u, 0, 0)", host, ntohs(own.six.sin6_port));
-    } else {
-        inet_ntop(AF_INET, &own.four.sin_addr, host, sizeof host);
-        snprintf(client->name, NAME_SIZE, "('%s', %u)", host, ntohs(own.four.sin_port));
-    }
+    getnameinfo((struct sockaddr *)&own, own_size, host, sizeof host, port, sizeof port,
+                NI_NUMERICHOST | NI_NUMERICSERV);
+    if (asks)
+        snprintf(client->name, NAME_SIZE, "n%d", (int)(client - clients));
+    else
+        snprintf(client->name, NAME_SIZE, "('%s', %s%s)", host, port,
+                 own.ss_family == AF_INET6 ? ", 0, 0" : "");
     client->next = zeroed(senders_size, sizeof *client->next);
-    client->rest = zeroed(NAME_SIZE + size, 1);
+    client->rest = zeroed(rest_limit(), 1);
     struct epoll_event event = {.events = EPOLLIN, .data.ptr = client};
     if (epoll_ctl(epoll, EPOLL_CTL_ADD, client->fd, &event) < 0)
         fail("epoll_ctl: %s", strerror(errno));
 }
 
-/* "('127.0.0.1', 52344) dice: " */
+/* "('127.0.0.1', 52344) dice: ", or "n17 dice: ", whose number does as well. */
 static unsigned port_in(const char *line, size_t length)
 {
-    const char *digit = memchr(line, ',', length);
+    const char *comma = memchr(line, ',', length);
+    const char *digit = asks ? line + 1 : comma ? comma + 2 : line;
     unsigned port = 0;
 
-    for (digit = digit ? digit + 2 : line; *digit >= '0' && *digit <= '9'; digit++)
+    for (; *digit >= '0' && *digit <= '9'; digit++)
         port = port * 10 + (*digit - '0');
     return port & 0xFFFF;
 }
@@ -309,7 +312,7 @@ static void receive(struct client *client, handler *handle)
     for (; (newline = memchr(line, '\n', end - line)); line = newline + 1)
         handle(client, line, newline + 1 - line);
     client->rest_size = end - line;
-    if (client->rest_size >= (size_t)(NAME_SIZE + size))
+    if (client->rest_size >= rest_limit())
         wrong(client, line, client->rest_size);
     memcpy(client->rest, line, client->rest_size);
     known_size = client->rest_size || runs_size > RUNS ? 0 : filled;
@@ -337,6 +340,8 @@ static void hear_caller(struct client *client, const char *line, size_t length)
     const struct client *caller = &clients[clients_size - 1];
     size_t name = strlen(caller->name), text = strlen(" dice: ready\n");
 
+    if (asks && line[0] == '*')
+        return;
     if (client == caller || length != name + text || memcmp(line, caller->name, name) != 0)
         wrong(client, line, length);
     if (!outside && memcmp(line + name, " dice: begin\n", text) == 0)
@@ -346,6 +351,41 @@ static void hear_caller(struct client *client, const char *line, size_t length)
     if (!client->in)
         outside--;
     client->in = true;
+}
+
+static void hear_greeting(struct client *client, const char *line, size_t length)
+{
+    char greeting[2 * NAME_SIZE];
+    size_t greeting_size = sprintf(greeting, "* Hola, %s. ", client->name);
+
+    if (!client->in && length > greeting_size && memcmp(line, greeting, greeting_size) == 0) {
+        client->in = true;
+        outside--;
+    }
+}
+
+/* All give their nicks at once: one by one, each would be announced by itself to all before it. */
+static void give_nicks(void)
+{
+    static struct epoll_event events[EVENTS];
+    double until = seconds(CLOCK_MONOTONIC) + deadline;
+
+    outside = clients_size;
+    for (int i = 0; i < clients_size; i++) {
+        give(&clients[i], clients[i].name, strlen(clients[i].name));
+        give(&clients[i], "\n", 1);
+    }
+    while (outside) {
+        if (seconds(CLOCK_MONOTONIC) > until)
+            fail("%d of %d clients were not greeted within %g s; does the server ask for a nick?",
+                 outside, clients_size, deadline);
+        int count = epoll_wait(epoll, events, EVENTS, 10);
+        for (int i = 0; i < count; i++)
+            if (events[i].data.ptr)
+                receive(events[i].data.ptr, hear_greeting);
+    }
+    for (int i = 0; i < clients_size; i++)
+        clients[i].in = false;
 }
 
 /* The last client says "ready", again and again, until all others have heard it: then the server
@@ -474,26 +514,21 @@ static size_t hear_known(struct client *client)
     return length;
 }
 
-/* A delivery that has not come is one of the oldest message of its sender that not all heard. */
+/* Each hears in order, so a delivery that is late is one of the oldest message of its sender. */
 static void check_deadlines(void)
 {
-    uint64_t count = 0;
-    int s, i, one_sender = 0, one_client = 0;
-
-    for (s = 0; s < senders_size; s++)
-        if (senders[s].heard != senders[s].sent &&
-            now > senders[s].due_at[senders[s].heard % in_flight] + deadline)
-            break;
-    if (s == senders_size)
-        return;
-    for (s = 0; s < senders_size; s++)
-        for (i = 0; i < clients_size; i++)
-            for (uint32_t n = clients[i].next[s]; i != s && n != senders[s].sent; n++)
-                if (now > senders[s].due_at[n % in_flight] + deadline)
-                    count++, one_sender = s, one_client = i;
-    fail("%llu deliveries did not come within %g s, one of them: %s, message %u of %s",
-         (unsigned long long)count, deadline, clients[one_client].name,
-         clients[one_client].next[one_sender], clients[one_sender].name);
+    for (int s = 0; s < senders_size; s++) {
+        const struct sender *sender = &senders[s];
+        uint32_t oldest = sender->heard;
+        int i = 0;
+        if (oldest == sender->sent || now <= sender->due_at[oldest % in_flight] + deadline)
+            continue;
+        while (i == s || clients[i].next[s] != oldest)
+            i++;
+        fail("%u deliveries did not come within %g s: message %u of %s to %s%s",
+             sender->missing[oldest % in_flight], deadline, oldest, clients[s].name,
+             clients[i].name, sender->missing[oldest % in_flight] > 1 ? ", and to others" : "");
+    }
 }
 
 static void start_clocks(void)
@@ -600,7 +635,7 @@ static void measure(double rate, uint64_t unmeasured, uint64_t messages)
     warm_up = unmeasured;
     window = rate ? start + warm_up / rate : start;
     start_clocks();
-    bool stopped = drive(rate, start, warm_up + messages, rate || !messages);
+    bool stopped = drive(rate, start, warm_up + messages, true);
     double ended = seconds(CLOCK_MONOTONIC);
     printf("{\"first\": %u, \"last\": %u, \"messages\": %llu, \"deliveries\": %llu, "
            "\"measured_deliveries\": %llu, \"in_window\": %llu, \"wall_seconds\": %.6f, "
@@ -616,9 +651,12 @@ static void measure(double rate, uint64_t unmeasured, uint64_t messages)
     printf("\"interrupted\": %s}\n", stopped ? "true" : "false");
     if (rate && stopped)
         exit(0);
-    for (int s = 0; s < senders_size; s++) /* at a rate two, so that the first one hears it, too */
-        senders[s].goal = senders[s].sent + (s <= (rate > 0));
-    drive(0, 0, 0, false); /* what has come twice, comes before it */
+    for (int s = 0; s < senders_size; s++)
+        senders[s].goal = senders[s].sent;
+    for (int s = 0; s < senders_size && s < 2; s++) { /* two, so that the first one hears one, too */
+        senders[s].goal++;
+        drive(0, 0, 0, false); /* what has come twice, comes before it */
+    }
     fflush(stdout);
 }
 
@@ -626,13 +664,12 @@ int main(int argc, char **argv)
 {
     struct addrinfo *address, hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICHOST};
     struct epoll_event event = {.events = EPOLLIN, .data.ptr = NULL};
-    struct rlimit limit;
     char command[100];
     double rate;
     unsigned long long unmeasured, messages;
 
-    if (argc != 10)
-        fail("usage: flood HOST PORT CLIENTS SENDERS IN_FLIGHT SIZE DEADLINE SERVER_PID SPIN");
+    if (argc != 11)
+        fail("usage: flood HOST PORT CLIENTS SENDERS IN_FLIGHT SIZE DEADLINE SERVER_PID SPIN ASKS");
     clients_size = atoi(argv[3]);
     senders_size = atoi(argv[4]);
     in_flight = atoi(argv[5]);
@@ -640,15 +677,9 @@ int main(int argc, char **argv)
     deadline = atof(argv[7]);
     server_clock = (~(clockid_t)atoi(argv[8]) << 3) | 2; /* as clock_getcpuclockid(3) makes it */
     spin = atoi(argv[9]);
-    if (clients_size < 2 || senders_size < 1 || senders_size > clients_size || in_flight < 1 ||
-        size <= DIGITS || size > MAX_SIZE)
-        fail("flood: arguments out of range");
+    asks = atoi(argv[10]);
     if (getaddrinfo(argv[1], argv[2], &hints, &address) != 0)
         fail("%s is not a numeric address", argv[1]);
-    if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
-        limit.rlim_cur = limit.rlim_max;
-        setrlimit(RLIMIT_NOFILE, &limit);
-    }
     prctl(PR_SET_TIMERSLACK, 1UL); /* ns: wake when a message is due, not 50 us later */
     setvbuf(stdin, NULL, _IONBF, 0); /* what it had read ahead, epoll_wait() would not see */
     epoll = epoll_create1(EPOLL_CLOEXEC);
@@ -660,16 +691,13 @@ int main(int argc, char **argv)
         connect_client(&clients[i], address);
     for (int s = 0; s < senders_size; s++)
         prepare(&senders[s], &clients[s]);
+    if (asks)
+        give_nicks();
     gather();
     puts("{\"ready\": true}");
     fflush(stdout);
-    while (fgets(command, sizeof command, stdin)) {
-        if (sscanf(command, "run %llu", &messages) == 1)
-            measure(0, 0, messages);
-        else if (strcmp(command, "start\n") == 0)
-            measure(0, 0, 0);
-        else if (sscanf(command, "rate %lf %llu %llu", &rate, &unmeasured, &messages) == 3)
+    while (fgets(command, sizeof command, stdin))
+        if (sscanf(command, "%lf %llu %llu", &rate, &unmeasured, &messages) == 3)
             measure(rate, unmeasured, messages);
-    }
     return 0;
 }

@@ -50,6 +50,7 @@ SERVERS: Mapping[str, Sequence[str]] = {
     **{
         name: ("-S", str(ROOT / "stages" / name / "server.py")) for name in ("v1", "v2", "v3", "v4")
     },
+    "v5": (str(ROOT / "stages" / "v5" / "server.py"), "--db", ":memory:", "--rate", "0"),
     **{
         name: ("-S", "-m", "lowlevel", name) for name in ("selectors", "epoll", "epoll-et", "uring")
     },
@@ -62,7 +63,12 @@ SERVERS: Mapping[str, Sequence[str]] = {
 }
 """What follows the interpreter on the command line of each server, in the folder ROOT.
 
--S: no site-packages. Only uvloop needs any, which is proven in passing, and they start sooner."""
+-S: no site-packages. Only v5 and uvloop need any, which is proven in passing, and they start
+sooner."""
+
+ASKING = ("v5",)
+"""The servers that ask for a nick first: a client is in the room when it has been greeted, and is
+heard under its nick. Lines of their own begin with `* `."""
 
 SILENT = ("v1", "v2")
 """The servers that only print what a client says."""
@@ -70,6 +76,10 @@ BROADCASTING = tuple(name for name in SERVERS if name not in SILENT)
 """Those that send it to the others."""
 
 _NEEDS = {
+    "v5": (
+        "import confusable_homoglyphs, msgspec, precis_i18n, uvloop",
+        "the extra of v5 is not installed: pip install -e '.[chat]'",
+    ),
     "uvloop": ("import uvloop", "uvloop is not installed: pip install uvloop"),
     "uring": ("from lowlevel.uring.ring import Ring; Ring(8)", "no io_uring: "),
 }
@@ -104,6 +114,7 @@ class Server:
         only child, which `pid` is then, and it must end when the server does.
     environment: variables added to our own.
     cpu: the one CPU it runs on, all its threads; None: where the kernel likes.
+    asks: whether it is like those of ASKING, where it is a command line.
     """
 
     def __init__(
@@ -117,8 +128,10 @@ class Server:
         wrapper: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
         cpu: int | None = None,
+        asks: bool = False,
     ):
         self.name = server
+        self.asks = asks or server in ASKING
         if server in SERVERS:
             port = 0
             command = [python, *SERVERS[server], "--port", "0", *arguments]

@@ -106,7 +106,7 @@ class LockStep:
     def __init__(self, server: Server, clients: int, first: int = 0):
         self._server = server
         self._broadcasts = server.name not in SILENT
-        self._crowd = Crowd(server.address, clients, broadcasts=self._broadcasts)
+        self._crowd = Crowd(server.address, clients, broadcasts=self._broadcasts, asks=server.asks)
         self.clients = self._crowd.clients
         self._speaker = self.clients[0]
         self._speaker.sent = first
