@@ -90,7 +90,7 @@ class History:
         pasts: list[Past] = []
         ask(pasts.append)
         if not pasts:
-            self.disk.turn()
+            self.disk.settle()
         (past,) = pasts
         return past
 
