@@ -24,8 +24,8 @@ bytes out of the receive buffer and gives them to `LineProtocol.receive`, which 
 line and returns the whole ones. `Room.say` puts the speaker's name before each, tells the
 operator, and adds them to what has been said in this turn. When everyone who was ready has had a
 turn, and in a crowd also those who have become ready meanwhile, the reactor calls `before_wait`,
-that is `Room.flush`: what was said becomes one log, and `tell_each` runs through the members,
-calling their `transmit`, which is their socket's own send(). The kernel copies the log into each
+that is `Room.flush`: what was said becomes one batch, and `tell_each` runs through the members,
+calling their `transmit`, which is their socket's own send(). The kernel copies the batch into each
 send buffer, and the byte is on its way. Where a send buffer is full, the rest stays in the
 connection's out-buffer, which asks the reactor about WRITABLE, and `_flush` sends it when there is
 space.
@@ -33,5 +33,5 @@ space.
 Nothing here waits but `Backend.wait`. For a message that comes alone in a room of N that is
 1 epoll_wait + 1 recvfrom + (N-1) sendto, whichever back end tells of readiness; a turn in which M
 messages come costs M recvfrom at most, and one sendto for each member while they are less than
-LOG_SIZE. On io_uring all of this is one io_uring_enter.
+BATCH_SIZE. On io_uring all of this is one io_uring_enter.
 """

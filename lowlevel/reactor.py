@@ -184,17 +184,17 @@ class Reactor:
         elif self._timers:
             due = max(0.0, self._timers[0][0] - time.monotonic())
             timeout = due if timeout is None else min(timeout, due)
-        batch = self._wait(timeout)
+        events = self._wait(timeout)
         if self._requeued:
-            batch = self._with_requeued(batch)
-        looks = self._looks if self._crowded or len(batch) > 1 else 0
+            events = self._with_requeued(events)
+        looks = self._looks if self._crowded or len(events) > 1 else 0
         ready = 0
-        while batch:
-            ready += len(batch)
-            self._call(batch)
+        while events:
+            ready += len(events)
+            self._call(events)
             if self._stopped:
                 return
-            batch = self._look_again() if looks else []
+            events = self._look_again() if looks else []
             looks -= 1
         self._crowded = CROWDED if ready > 1 else max(0, self._crowded - 1)
         if self._timers:
@@ -207,11 +207,11 @@ class Reactor:
         handlers = self._handlers
         return [(handlers.get(fd), fd, mask) for fd, mask in self._backend.wait(timeout)]
 
-    def _with_requeued(self, batch: List[Event]) -> List[Event]:
+    def _with_requeued(self, events: List[Event]) -> List[Event]:
         """They have waited longest, so they come first; whoever is in both is called once."""
         masks, self._requeued = self._requeued, {}
         ready = []
-        for handler, fd, mask in batch:
+        for handler, fd, mask in events:
             if handler in masks:
                 masks[handler] |= mask
             else:
@@ -229,9 +229,9 @@ class Reactor:
                 ready.append((handler, fd, mask))
         return ready
 
-    def _call(self, batch: List[Event]) -> None:
+    def _call(self, events: List[Event]) -> None:
         handlers = self._handlers
-        for handler, fd, mask in batch:
+        for handler, fd, mask in events:
             if handler is not None and handlers.get(fd) is handler:
                 handler.handle(mask)
                 if self._stopped:

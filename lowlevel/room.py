@@ -3,14 +3,14 @@
 There are two ways to tell what was said:
 
 Flush.MESSAGE   each message to each member at once: N - 1 sends for every line.
-Flush.TURN      what is said in one turn of the reactor becomes one log, and at the end of the turn
-                each member gets it in one send, however many lines it has. Nothing waits for a
+Flush.TURN      what is said in one turn of the reactor becomes one batch, and at the end of the
+                turn each member gets it in one send, however many lines it has. Nothing waits for a
                 timer: a message that comes alone leaves in the same turn.
 
 A send costs the kernel microseconds, nearly the same for a short line as for many. So where more
 than one message arrives in a turn, the second way is worth more than any change of the event loop
 or of the language. A member who said nothing in that turn, and that is nearly everybody, gets the
-log as it is, the same object; one who spoke gets it without its own part. To join the
+batch as it is, the same object; one who spoke gets it without its own part. To join the
 bytes for each member in Python would cost more than a loop in C wins.
 """
 
@@ -21,7 +21,7 @@ from typing import Callable, Dict, List, Mapping, Optional, Protocol, Sequence, 
 from lowlevel.system import visible
 
 SEND_COST = 32  # bytes of a turn which one send() uses up: short lines cost their sends
-LOG_SIZE = 1 << 16  # bytes of a log which goes out before its turn ends
+BATCH_SIZE = 1 << 16  # bytes of a batch which goes out before its turn ends
 
 
 class Flush(Enum):
@@ -67,7 +67,7 @@ class Room:
         self._log = log
         self._tell = tell or tell_each
         self._members: Dict[Member, bytes] = {}  # what stands before each line of theirs
-        self._said: List[Tuple[Member, bytes]] = []  # in this turn, not yet told
+        self._unsent: List[Tuple[Member, bytes]] = []  # what was said in this turn, and by whom
         self._size = 0  # bytes of it
 
     def close(self) -> None:
@@ -100,10 +100,10 @@ class Room:
             texts = lines.decode().split("\n")[:-1]
             self._log("\n".join(visible(f"{member.name} dice: {text}") for text in texts))
         if self._flush is Flush.TURN:
-            said = prefix + lines[:-1].replace(b"\n", b"\n" + prefix) + b"\n"
-            self._said.append((member, said))
-            self._size += len(said)
-            if self._size >= LOG_SIZE:
+            part = prefix + lines[:-1].replace(b"\n", b"\n" + prefix) + b"\n"
+            self._unsent.append((member, part))
+            self._size += len(part)
+            if self._size >= BATCH_SIZE:
                 self.flush()
         else:
             for line in lines[:-1].split(b"\n"):
@@ -111,18 +111,18 @@ class Room:
 
     def flush(self) -> None:
         """Tell everyone what the others have said in this turn."""
-        if not self._said:
+        if not self._unsent:
             return
-        said, self._said, self._size = self._said, [], 0
-        log = b"".join([part for _, part in said])
-        own: Dict[Member, List[Tuple[int, int]]] = {}  # from where to where in the log
+        parts, self._unsent, self._size = self._unsent, [], 0
+        batch = b"".join([part for _, part in parts])
+        own: Dict[Member, List[Tuple[int, int]]] = {}  # from where to where in the batch
         start = 0
-        for member, part in said:
+        for member, part in parts:
             own.setdefault(member, []).append((start, start + len(part)))
             start += len(part)
         alone = len(own) == 1
-        instead = {member: b"" if alone else without(log, parts) for member, parts in own.items()}
-        self._tell(self._members, log, instead)
+        instead = {member: b"" if alone else without(batch, cuts) for member, cuts in own.items()}
+        self._tell(self._members, batch, instead)
 
 
 def tell_each(members: Dict[Member, bytes], data: bytes, instead: Mapping[Member, bytes]) -> None:
@@ -157,9 +157,9 @@ def send_each(members: Sequence[Member], data: bytes) -> None:
                 member.fell_short(data, taken)
 
 
-def without(log: bytes, parts: List[Tuple[int, int]]) -> bytes:
-    """The log without these parts of it, given in their order."""
-    view = memoryview(log)
-    ends = [0, *(end for _, end in parts)]
-    starts = [*(start for start, _ in parts), len(log)]
+def without(batch: bytes, cuts: List[Tuple[int, int]]) -> bytes:
+    """The batch without these parts of it, given in their order."""
+    view = memoryview(batch)
+    ends = [0, *(end for _, end in cuts)]
+    starts = [*(start for start, _ in cuts), len(batch)]
     return b"".join([view[end:start] for end, start in zip(ends, starts)])

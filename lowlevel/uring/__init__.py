@@ -3,7 +3,7 @@
     ring            the two queues and the call that moves them; no socket, no chat
     buffers         memory that the kernel takes from when it has something to put into it
     completion      the reactor's back end: operations, keys, and what has become of them
-    connection      a client's receive, its backlog and its close
+    connection      a client's receive, its out-buffer and its close
     teller          how everybody is told by one call
 
 Some facts about io_uring, io_uring(7), which this package stands on:

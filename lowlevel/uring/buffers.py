@@ -52,3 +52,8 @@ class Buffers:
         ENTRY.pack_into(self._entries, at, address, self._size, number)
         self._tail = (self._tail + 1) & 0xFFFF
         struct.pack_into("<H", self._entries, TAIL, self._tail)  # after the entry, not before
+
+    def close(self) -> None:
+        """Once the ring is closed, and nobody puts anything into them."""
+        self._memory.close()
+        self._entries.close()

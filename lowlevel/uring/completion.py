@@ -41,7 +41,7 @@ BUFFERS, BUFFER_SIZE = 256, 4096
 # Kinds of operations, in the low bits of user_data.
 KIND_BITS = 3
 KINDS = (1 << KIND_BITS) - 1
-POLL, RECEIVE, TELL, BACKLOG, OTHER = range(5)
+POLL, RECEIVE, TELL, OUT_BUFFER, OTHER = range(5)
 
 
 class Owner(Protocol):
@@ -54,7 +54,7 @@ class Owner(Protocol):
     def receive_over(self, result: int) -> None:
         """The receive that was armed has ended. 0: the EOF; else a negative errno."""
 
-    def backlog_sent(self, result: int) -> None:
+    def out_buffer_sent(self, result: int) -> None:
         """How many bytes, or a negative errno."""
 
     def tell_fell_short(self, result: int) -> None:
@@ -69,7 +69,7 @@ class Completions:
         self._buffers = Buffers(ring, BUFFERS, BUFFER_SIZE)
         self._keys = count(1)
         self._owners: Dict[int, Owner] = {}
-        self._backlogs: Dict[int, bytes] = {}  # what the kernel still reads from
+        self._out_buffers: Dict[int, bytes] = {}  # what the kernel still reads from
         self._polls: Dict[int, Tuple[int, int]] = {}  # descriptor: key, interest
         self._polled: Dict[int, int] = {}  # key: descriptor
         self._to_poll: List[int] = []  # descriptors
@@ -114,6 +114,7 @@ class Completions:
             if not self.ring.take() and not self.ring.pending:
                 break
         self.ring.close()
+        self._buffers.close()
 
     # What an owner does.
 
@@ -140,11 +141,11 @@ class Completions:
         """What it had got is told before it is over."""
         self._cancel(key << KIND_BITS | RECEIVE)
 
-    def send_backlog(self, key: int, fd: int, data: bytes, start: int) -> None:
+    def send_out_buffer(self, key: int, fd: int, data: bytes, start: int) -> None:
         """Send from `start`, some of it, when there is space."""
-        self._backlogs[key] = data
+        self._out_buffers[key] = data
         address, length = address_of(data) + start, len(data) - start
-        self.ring.queue(sqe(SEND, fd, key << KIND_BITS | BACKLOG, address, length))
+        self.ring.queue(sqe(SEND, fd, key << KIND_BITS | OUT_BUFFER, address, length))
 
     def release(self, key: int, fd: int) -> None:
         """Cancel what it has under way, then close. Both are queued behind what it was still told:
@@ -185,11 +186,11 @@ class Completions:
             key, kind = user_data >> KIND_BITS, user_data & KINDS
             if kind == RECEIVE:
                 self._complete_receive(key, result, flags)
-            elif kind == BACKLOG:
-                del self._backlogs[key]
+            elif kind == OUT_BUFFER:
+                del self._out_buffers[key]
                 owner = self._owners.get(key)
                 if owner:
-                    owner.backlog_sent(result)
+                    owner.out_buffer_sent(result)
                     self._report(owner, WRITABLE)
             elif kind == POLL:
                 fd = self._polled.pop(key, -1)

@@ -78,11 +78,11 @@ class CompletionConnection(Connection):
             self._over = result
         self._ask()
 
-    def backlog_sent(self, result: int) -> None:
+    def out_buffer_sent(self, result: int) -> None:
         self._result = result
 
     def tell_fell_short(self, result: int) -> None:
-        data = self._teller.told(self)
+        data = self._teller.last_sent_to(self)
         self._teller.fall_behind(self)
         if result < 0:
             self.fell_short(data, 0, OSError(-result, os.strerror(-result)))
@@ -141,7 +141,7 @@ class CompletionConnection(Connection):
                 self._teller.add(self)
                 return
             self._sending, self._out_buffer = bytes(self._out_buffer), bytearray()
-        self._completions.send_backlog(self.key, self.fileno(), self._sending, self._start)
+        self._completions.send_out_buffer(self.key, self.fileno(), self._sending, self._start)
 
     def _ask(self) -> None:
         wanted = self._interest & READABLE and self._over is None and len(self._input) <= READ_SIZE

@@ -31,6 +31,8 @@ RECV_MULTISHOT = 1 << 1
 CQE = struct.Struct("<QiI")
 F_BUFFER, F_MORE = 1 << 0, 1 << 1  # its flags; the buffer's number is in the upper half
 
+RETRY_PAUSE = 10_000_000  # nanoseconds, at most, before what the kernel had no room for is retried
+
 Completion = Tuple[int, int, int]
 
 # Without argtypes a call costs half. An int goes as a C int then, which is right for the first
@@ -88,6 +90,7 @@ class Ring:
         # The queue is a ring of indices into an array of entries. Here they never change.
         for index in range(self.entries):
             words[array // 4 + index] = index
+        self._taken: List[Completion] = []  # out of the queue to make room, nobody has had them
         self._timespec = ctypes.create_string_buffer(16)
         self._argument = ctypes.create_string_buffer(
             struct.pack("<QIIQ", 0, 0, 0, ctypes.addressof(self._timespec)), 24
@@ -140,10 +143,10 @@ class Ring:
     def wait(self, timeout: Optional[float]) -> None:
         """Hand over what is queued, then wait until something has completed; `timeout` seconds at
         most, or until a signal comes."""
-        if timeout is None:
-            self._enter(1, GETEVENTS, _NO_ARGUMENT)
-        elif timeout <= 0:
+        if self._taken or (timeout is not None and timeout <= 0):
             self._enter(0, GETEVENTS, _NO_ARGUMENT)
+        elif timeout is None:
+            self._enter(1, GETEVENTS, _NO_ARGUMENT)
         else:
             seconds, rest = divmod(timeout, 1)
             struct.pack_into("<qq", self._timespec, 0, int(seconds), math.ceil(rest * 1e9))
@@ -153,12 +156,28 @@ class Ring:
         taken = _syscall(ENTER, self.fd, self.pending, complete, flags, *argument)
         if taken < 0:
             error = ctypes.get_errno()
-            # EAGAIN: no memory for the requests now. EBUSY: completions must be taken first.
-            if error not in (EINTR, ETIME, EAGAIN, EBUSY):
+            if error in (EAGAIN, EBUSY):
+                self._make_room()
+            elif error not in (EINTR, ETIME):
                 raise OSError(error, os.strerror(error))
+
+    def _make_room(self) -> None:
+        """EAGAIN: no memory for another request. EBUSY: no place for its completion. Either comes
+        back when something completes, and until then to try again would be a spin."""
+        completions = self._reap()
+        self._taken += completions
+        if not completions:
+            struct.pack_into("<qq", self._timespec, 0, 0, RETRY_PAUSE)
+            _syscall(ENTER, self.fd, 0, 1, GETEVENTS | EXT_ARG, *self._timed)
 
     def take(self) -> List[Completion]:
         """What has completed since the last time, in its order."""
+        completions = self._reap()
+        if self._taken:
+            completions, self._taken = self._taken + completions, []
+        return completions
+
+    def _reap(self) -> List[Completion]:
         words, head, tail = self._words, self._words[self._cq_head], self._words[self._cq_tail]
         if head == tail:
             return []
@@ -179,6 +198,10 @@ class Ring:
 
     def close(self) -> None:
         """Whatever is under way is cancelled, some time after nobody refers to the ring."""
+        self._words.release()
+        self._cqes.release()
+        self._rings.close()
+        self._sqes.close()
         os.close(self.fd)
 
 

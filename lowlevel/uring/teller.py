@@ -34,7 +34,7 @@ class RingTeller:
 
     def __init__(self, completions: Completions):
         self._completions = completions
-        self._told: List[Any] = []  # who takes all that it is told
+        self._recipients: List[Any] = []  # who takes all that it is told
         self._sends = bytearray()  # the submission of each of them
         self._behind: Dict[Any, None] = {}  # who does not
         self._data = b""  # what was told last
@@ -43,16 +43,16 @@ class RingTeller:
     def add(self, member: Any) -> None:
         """From now on it is told by a send."""
         self._behind.pop(member, None)
-        member.place = len(self._told)
-        self._told.append(member)
+        member.place = len(self._recipients)
+        self._recipients.append(member)
         self._sends += self._send(member, b"")
 
     def remove(self, member: Any) -> None:
         """It is told no more."""
         self._behind.pop(member, None)
         if member.place >= 0:
-            self._to_place(member, len(self._told) - 1)
-            del self._told[-1], self._sends[-SQE_SIZE:]
+            self._to_place(member, len(self._recipients) - 1)
+            del self._recipients[-1], self._sends[-SQE_SIZE:]
             member.place = -1
 
     def fall_behind(self, member: Any) -> None:
@@ -60,7 +60,7 @@ class RingTeller:
         self.remove(member)
         self._behind[member] = None
 
-    def told(self, member: Any) -> bytes:
+    def last_sent_to(self, member: Any) -> bytes:
         """What it was told last."""
         return self._instead.get(member, self._data)
 
@@ -71,7 +71,7 @@ class RingTeller:
         # Nobody may be told this in front of the rest of what it has been told before.
         self._completions.settle()
         self._data, self._instead = data, instead
-        count = len(self._told)
+        count = len(self._recipients)
         for member in instead:
             place = getattr(member, "place", -1)
             if place >= 0:
@@ -102,10 +102,10 @@ class RingTeller:
         """Change places with whoever is there."""
         if member.place == place:
             return
-        other, sends = self._told[place], self._sends
+        other, sends = self._recipients[place], self._sends
         here, there = member.place * SQE_SIZE, place * SQE_SIZE
         send = sends[here : here + SQE_SIZE]
         sends[here : here + SQE_SIZE] = sends[there : there + SQE_SIZE]
         sends[there : there + SQE_SIZE] = send
-        self._told[member.place], self._told[place] = other, member
+        self._recipients[member.place], self._recipients[place] = other, member
         member.place, other.place = place, member.place

@@ -82,8 +82,8 @@ def called(*fds: int) -> list[object]:
 
 def test_who_answers_during_a_turn_is_sent_with_it() -> None:
     stage = Stage(looks=2)
-    told = stage.turn(ready(ANA, BEA), ready(CARLA), ready(ANA), ready(BEA))
-    assert told == [*called(ANA, BEA, CARLA, ANA), "sent"], "two more looks, and not three"
+    record = stage.turn(ready(ANA, BEA), ready(CARLA), ready(ANA), ready(BEA))
+    assert record == [*called(ANA, BEA, CARLA, ANA), "sent"], "two more looks, and not three"
     assert stage.backend.timeouts == [None, 0, 0]
     assert stage.turn(ready(BEA)) == [*called(BEA), "sent"]
     stage.close()
@@ -145,8 +145,8 @@ def test_who_is_requeued_waits_for_the_next_turn_and_keeps_its_edge() -> None:
     stage = Stage(looks=2)
     ana = stage.speakers[ANA]
     ana.action = lambda: stage.reactor.requeue(ana, READABLE)
-    told = stage.turn(ready(ANA, BEA), [(ANA, WRITABLE), (CARLA, READABLE)], ready(ANA, BEA))
-    assert told == [*called(ANA, BEA, CARLA, BEA), "sent"]
+    record = stage.turn(ready(ANA, BEA), [(ANA, WRITABLE), (CARLA, READABLE)], ready(ANA, BEA))
+    assert record == [*called(ANA, BEA, CARLA, BEA), "sent"]
     ana.action = lambda: None
     assert stage.turn(ready(BEA)) == [(ANA, READABLE | WRITABLE), *called(BEA), "sent"]
     assert stage.backend.timeouts[0] == 0, "who is requeued is not waited for"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import socket
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -82,6 +84,59 @@ def test_nothing_is_lost_when_the_completion_queue_overflows(ring: Ring) -> None
     assert [user_data for user_data, _, _ in completed(ring, 50)] == list(range(50))
 
 
+@pytest.mark.parametrize("error", [errno.EAGAIN, errno.EBUSY])
+def test_what_the_kernel_has_no_room_for_is_retried_when_something_has_completed(
+    ring: Ring, pair: Pair, error: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Completions are taken first, so that there is room; and where there are none, one is waited
+    for, or it would be a spin."""
+    Buffers(ring, 2, 16)
+    calls: list[tuple[int, int]] = []
+    failures = 0
+    real = uring._syscall
+
+    def enter(number: int, fd: int, submit: int, complete: int, *rest: object) -> int:
+        nonlocal failures
+        calls.append((submit, complete))
+        assert len(calls) < 10, f"a spin: {calls}"
+        if submit and failures:
+            failures -= 1
+            ctypes.set_errno(error)
+            return -1
+        return int(real(number, fd, submit, complete, *rest))
+
+    monkeypatch.setattr(uring, "_syscall", enter)
+    ring.queue(sqe(NOP, -1, 0) + sqe(NOP, -1, 1))
+    ring.submit()
+    failures = 2
+    ring.queue(b"".join(sqe(NOP, -1, number) for number in range(2, 11)))  # one more than fits
+    assert calls == [(2, 0), (8, 0), (8, 0), (0, 1), (8, 0)], "take, retry, wait for one, retry"
+    assert [user_data for user_data, _, _ in completed(ring, 11)] == list(range(11))
+    ring.queue(sqe(NOP, -1, 11))
+    ring.submit()
+    failures = 1
+    ring.queue(receive(pair[0].fileno(), 12))
+    ring.submit()
+    ring.wait(5)
+    assert calls[-1] == (1, 0), "it sleeps on what has been taken, and nobody knows of"
+    assert ring.take() == [(11, 0, 0)]
+
+
+def test_nothing_is_left_of_a_ring_that_is_closed(ring: Ring) -> None:
+    """Neither its descriptor nor its memory."""
+
+    def held() -> tuple[int, list[str]]:
+        maps = Path("/proc/self/maps").read_text("ascii")
+        return maps.count("[io_uring]"), os.listdir("/proc/self/fd")
+
+    before = held()
+    assert before[0], "the fixture's"
+    another = Ring(64)
+    assert held() != before
+    another.close()
+    assert held() == before
+
+
 def test_a_wait_ends_in_time(ring: Ring) -> None:
     before = time.monotonic()
     ring.wait(0)
@@ -114,10 +169,10 @@ def test_a_send_that_is_cut_short_says_so_and_in_the_end_that_nothing_fits(
         results.append(result)
         assert result < len(data)
     expected = b"".join(data[: max(result, 0)] for result in results)
-    heard = b""
-    while len(heard) < len(expected):
-        heard += theirs.recv(1 << 16)
-    assert heard == expected
+    received = b""
+    while len(received) < len(expected):
+        received += theirs.recv(1 << 16)
+    assert received == expected
 
 
 def test_a_send_to_a_client_that_is_gone_says_why(ring: Ring, pair: Pair) -> None:
@@ -133,14 +188,14 @@ def test_one_submission_receives_until_the_end(ring: Ring, pair: Pair) -> None:
     ours, theirs = pair
     buffers = Buffers(ring, 4, 16)
     ring.queue(receive(ours.fileno(), 7))
-    heard = b""
+    received = b""
     for number in range(20):  # five times round the buffers
         theirs.send(b"line %02d\n" % number)
         ((user_data, result, flags),) = completed(ring, 1)
         assert user_data == 7
         assert flags & (uring.F_BUFFER | uring.F_MORE) == uring.F_BUFFER | uring.F_MORE
-        heard += buffers.take(flags >> 16, result)
-    assert heard == b"".join(b"line %02d\n" % number for number in range(20))
+        received += buffers.take(flags >> 16, result)
+    assert received == b"".join(b"line %02d\n" % number for number in range(20))
     theirs.close()
     ((_, result, flags),) = completed(ring, 1)
     assert (result, flags & uring.F_MORE) == (0, 0)
@@ -151,18 +206,18 @@ def test_a_receive_without_a_buffer_ends_and_the_next_one_gets_the_rest(
 ) -> None:
     ours, theirs = pair
     buffers = Buffers(ring, 2, 16)
-    said = bytes(range(100))
-    theirs.send(said)
+    sent = bytes(range(100))
+    theirs.send(sent)
     ring.queue(receive(ours.fileno(), 1))
-    heard, ends = b"", []
-    while len(heard) < len(said):
+    received, ends = b"", []
+    while len(received) < len(sent):
         for _, result, flags in completed(ring, 1):
             if flags & uring.F_BUFFER:
-                heard += buffers.take(flags >> 16, result)
+                received += buffers.take(flags >> 16, result)
             if not flags & uring.F_MORE:
                 ends.append(result)
                 ring.queue(receive(ours.fileno(), 1))
-    assert heard == said
+    assert received == sent
     assert ends == [-errno.ENOBUFS] * 3
 
 
@@ -199,7 +254,7 @@ class Client:
     def receive_over(self, result: int) -> None:
         self.results.append(result)
 
-    def backlog_sent(self, result: int) -> None:
+    def out_buffer_sent(self, result: int) -> None:
         self.results.append(result)
 
     def tell_fell_short(self, result: int) -> None:

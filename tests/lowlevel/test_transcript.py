@@ -359,7 +359,7 @@ def test_transcript_holds_whatever_the_back_end_does(
     monkeypatch.setattr(connection, "LOW_WATER", 150)
     monkeypatch.setattr(connection, "HIGH_WATER", 500)
     monkeypatch.setattr(acceptor, "ACCEPTS", 2)
-    monkeypatch.setattr(room, "LOG_SIZE", 100)
+    monkeypatch.setattr(room, "BATCH_SIZE", 100)
     monkeypatch.setattr(room, "SEND_COST", 4)
 
     @settings(max_examples=plays, deadline=None)
