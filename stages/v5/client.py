@@ -6,7 +6,7 @@ Try: python3 stages/v5/client.py, with a server running
 
 import sys
 
-from sock_chat.client.__main__ import main
+from sock_chat.__main__ import client
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(client())

@@ -15,12 +15,12 @@ import trustme
 
 from benchmarks.harness.files import ROOT
 from benchmarks.harness.process import DEADLINE, free_port, has_ended
+from tests.chat.conftest import QUESTION, Serve
 from tests.chat.served import Served
 from tests.chat.world import PASSWORD, World
 from tests.support.run import ends
 
 PROGRAM = [sys.executable, str(ROOT / "stages/v5/client.py")]
-QUESTION = "* Bienvenido a sock_chat. ¿Qué apodo quieres?"
 
 
 @pytest.fixture
@@ -169,9 +169,26 @@ def test_bad_options(options: list[str], status: int, line: str) -> None:
     assert line in ends([*PROGRAM, *options], status).splitlines()[-1]
 
 
-def test_without_the_extra_one_line_says_how_to_install_it(tmp_path: Path) -> None:
-    """-S -s: no site-packages."""
-    errors = ends([sys.executable, "-S", "-s", *PROGRAM[1:]], 1)
+def test_without_the_extra_one_line_says_how_to_install_it() -> None:
+    errors = ends([sys.executable, "-S", *PROGRAM[1:]], 1)
     assert errors.count("\n") == 1
     assert f"{sys.executable} -m pip install " in errors
     assert "prompt-toolkit" in errors
+
+
+def test_with_its_own_server(serve: Serve) -> None:
+    """Two processes: one says Hello, the other sees who it was."""
+    server = serve()
+    command = [*PROGRAM, "--port", str(server.address[1])]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as listener:
+        assert listener.stdin and listener.stdout
+        listener.stdin.write("bea\n")
+        listener.stdin.flush()
+        assert listener.stdout.readline() == f"{QUESTION}\n"
+        assert listener.stdout.readline() == "* Hola, bea. En general: bea.\n"
+        talk(server.address[1], "ana\nHello\n")
+        listener.stdin.close()
+        lines = ["* ana ha entrado.", "ana dice: Hello", "* ana ha salido."]
+        assert listener.stdout.read() == "".join(f"{line}\n" for line in lines)
+    assert listener.returncode == 0

@@ -19,11 +19,11 @@ import pytest
 
 from benchmarks.harness.files import ROOT
 from benchmarks.harness.process import DEADLINE
+from tests.chat.conftest import QUESTION
 from tests.chat.served import Served
 from tests.chat.world import PASSWORD, Client, World
 
 ROWS, COLUMNS = 40, 80
-QUESTION = "* Bienvenido a sock_chat. ¿Qué apodo quieres?"
 
 
 class Terminal:
@@ -132,14 +132,14 @@ def test_half_a_line_stays_below_what_comes_in(
     text = "\n".join(terminal.lines())
     assert text.count("carlos> ") == 1
     assert [f"bea dice: {n} " in text for n in range(5)] == [True] * 5
-    terminal.type("ibir\r")
-    terminal.shows("bea dice: fin", "carlos> a medio escribir", "carlos>")
+    terminal.type("ibir\r/rooms\r")
+    terminal.shows("carlos> a medio escribir", "carlos> /rooms", "* Salas: general (2)", "carlos>")
     assert served.do(lambda: bea.new())[-1] == "carlos dice: a medio escribir"
 
 
 def test_words_are_completed(served: Served, terminal: Terminal, bea: Client) -> None:
-    terminal.type("/pm b\t hola\r")
-    terminal.shows("carlos> /pm bea hola", "carlos>")
+    terminal.type("/pm b\t hola\r/rooms\r")
+    terminal.shows("carlos> /pm bea hola", "carlos> /rooms", "* Salas: general (2)", "carlos>")
     assert served.do(lambda: bea.new()) == ["carlos te dice: hola"]
     terminal.type("/pas\t")
     terminal.shows("carlos> /password")
@@ -160,8 +160,8 @@ def test_a_password_is_never_on_the_screen(served: Served, terminal: Terminal) -
     # The arrow key brings back what has been typed, but for passwords: that is the nick.
     terminal.type("\x1b[A")
     terminal.shows("* Contraseña cambiada.", "ana> ana")
-    terminal.type("\x1b[A\x15hola\r")
-    terminal.shows("ana> hola", "ana>")
+    terminal.type("\x1b[A\x15hola\r/list\r")
+    terminal.shows("* En general (1): ana", "ana>")
     for secret in ("wrong", PASSWORD, "another", "secret", "rrec", "ret"):
         assert secret not in re.sub(r"incorrecta", "", terminal.output.decode())
     assert [message.text for _, message in served.world.log.messages] == ["hola"]
@@ -254,6 +254,6 @@ def test_what_the_server_says_does_nothing_to_the_terminal(
 
 
 def test_a_paste_of_several_lines(served: Served, terminal: Terminal, bea: Client) -> None:
-    terminal.type("\x1b[200~uno\ndos\x1b[201~\r")
-    terminal.shows("carlos> uno", "dos", "carlos>")
+    terminal.type("\x1b[200~uno\ndos\x1b[201~\r/rooms\r")
+    terminal.shows("carlos> uno", "dos", "carlos> /rooms", "* Salas: general (2)", "carlos>")
     assert served.do(lambda: bea.new()) == ["carlos dice: uno", "carlos dice: dos"]

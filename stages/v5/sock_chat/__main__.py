@@ -1,15 +1,16 @@
-"""The command sock-chat-server, also as python -m sock_chat: can it run here, and if not, what is
-missing? This file is read by every Python 3, and the rest of the package by 3.10 and later."""
+"""The commands sock-chat-server, also as python -m sock_chat, and sock-chat: can they run here, and
+if not, what is missing? This file is read by every Python 3, the rest of the package by 3.10 and
+later."""
 
 import sys
-from importlib import import_module
 from importlib.util import find_spec
-from typing import Optional
+from typing import Optional, Union
 
 PACKAGES = {  # of the extra `chat`, by the names of their modules
     "confusable_homoglyphs": "confusable-homoglyphs",
     "msgspec": "msgspec",
     "precis_i18n": "precis-i18n",
+    "prompt_toolkit": "prompt-toolkit",
     "uvloop": "uvloop",
 }
 
@@ -38,9 +39,14 @@ def main() -> Optional[str]:
     return server.main(config.parse())
 
 
-def client() -> Optional[str]:
-    """The command sock-chat."""
-    return missing() or import_module("sock_chat.client").main()
+def client() -> Union[int, str]:
+    """The command sock-chat. Returns the exit status, or why it cannot talk, for sys.exit()."""
+    reason = missing()
+    if reason:
+        return reason
+    from sock_chat.client import command
+
+    return command.main()
 
 
 if __name__ == "__main__":

@@ -1,16 +1,14 @@
-"""The command sock-chat, also as python -m sock_chat.client: its options, and whether it can run
-here. This file is read by every Python 3, and the rest of the package by 3.10 and later."""
-
-from __future__ import annotations
+"""The command sock-chat: its options, and whether it talks at a terminal or through a pipe."""
 
 import argparse
 import asyncio
 import os
 import ssl
-import sys
 from collections.abc import Sequence
 
-from sock_chat.__main__ import missing
+from sock_chat.client.connection import Address
+from sock_chat.client.pipe import Pipe
+from sock_chat.client.terminal import Terminal, is_terminal
 from sock_chat.system import port_number, reserve_standard_streams
 
 PORT, TLS_PORT = 8080, 8443
@@ -36,10 +34,6 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 async def talk(host: str, port: int, tls: ssl.SSLContext | None) -> int | str:
     """The exit status, or the line that says why there is none."""
-    from sock_chat.client.connection import Address
-    from sock_chat.client.pipe import Pipe
-    from sock_chat.client.terminal import Terminal, is_terminal
-
     address = Address(host, port, tls)
     try:
         streams = await address.connect()
@@ -51,12 +45,9 @@ async def talk(host: str, port: int, tls: ssl.SSLContext | None) -> int | str:
     os._exit(await Pipe(streams).run())
 
 
-def main() -> int | str | None:
+def main() -> int | str:
     """Talk. Returns the exit status, or why it cannot, for sys.exit()."""
     args = parse_args()
-    reason = missing()
-    if reason:
-        return reason
     reserve_standard_streams()
     try:
         tls = ssl.create_default_context(cafile=args.cafile) if args.tls else None
@@ -66,7 +57,3 @@ def main() -> int | str | None:
         return asyncio.run(talk(args.host, args.port, tls))
     except KeyboardInterrupt:
         return 130
-
-
-if __name__ == "__main__":
-    sys.exit(main())
