@@ -14,6 +14,7 @@ and padding.
 from __future__ import annotations
 
 import fcntl
+import itertools
 import select
 import socket
 import struct
@@ -38,6 +39,19 @@ class DeliveryError(Exception):
     """A line was lost, doubled, out of order, under another's name, or did not come in time."""
 
 
+_numbers = itertools.count()  # of nicks: a crowd may come while another one is there
+
+
+def new_nick() -> str:
+    """One that no client of this process has had."""
+    return f"n{next(_numbers)}"
+
+
+def greet(nick: str) -> bytes:
+    """How the line begins with which a server that asks for a nick lets a client in."""
+    return f"* Hola, {nick}. ".encode()
+
+
 def message(number: int, size: int) -> bytes:
     """The line with which a client says `number`; at least 9 bytes."""
     return b"%08d" % number + b"." * (size - 9) + b"\n"
@@ -58,19 +72,25 @@ def unread(sock: socket.socket) -> int:
 
 
 class Client:
-    """One connection of a Crowd. sent: messages."""
+    """One connection of a Crowd. nick: what it answers a server that asks. sent: messages."""
 
-    def __init__(self, address: Sequence[Any], index: int):
+    def __init__(self, address: Sequence[Any], index: int, nick: str = ""):
         self.index = index
         family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         self.sock = socket.socket(family, socket.SOCK_STREAM)
         self.sock.settimeout(DEADLINE)
         self.sock.connect(tuple(address))
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.name = str(self.sock.getsockname())
+        self.name = nick or str(self.sock.getsockname())
         self.prefix = f"{self.name} dice: ".encode()
         self.sent = 0
         self.rest = b""  # of a line that has not come to its end
+
+    def await_greeting(self) -> None:
+        """What the server says after it may have come, too, and is dropped."""
+        while not (self.rest.endswith(b"\n") and greet(self.name) in self.rest):
+            self.rest += self.receive()
+        self.rest = b""
 
     def say(self, size: int) -> bytes:
         """Its next message; the line that all others must hear."""
@@ -96,23 +116,39 @@ class Client:
 
 
 class Crowd(Closing):
-    """`count` clients of the server at `address`, all of whom it knows when this returns."""
+    """`count` clients of the server at `address`, all of whom it knows when this returns.
 
-    def __init__(self, address: Sequence[Any], count: int, *, broadcasts: bool = True):
+    asks: it asks for a nick first."""
+
+    def __init__(
+        self, address: Sequence[Any], count: int, *, broadcasts: bool = True, asks: bool = False
+    ):
         self.clients: list[Client] = []
         self._by_fd: dict[int, Client] = {}
         self._epoll = select.epoll()
         try:
             for index in range(count):
-                client = Client(address, index)
+                client = Client(address, index, new_nick() if asks else "")
                 self.clients.append(client)
                 self._by_fd[client.sock.fileno()] = client
                 self._epoll.register(client.sock.fileno(), select.EPOLLIN)
+            if asks:
+                self._give_nicks()
             if broadcasts and count > 1:
                 self._gather()
         except BaseException:
             self.close()
             raise
+
+    def _give_nicks(self) -> None:
+        """To all at once: one by one, each would be told of by itself to all before it."""
+        for client in self.clients:
+            client.sock.sendall(f"{client.name}\n".encode())
+        for client in self.clients:
+            client.await_greeting()
+        # Whoever is greeted has been announced to the others before.
+        for client in self.ready(0):
+            client.receive()
 
     def _gather(self) -> None:
         """A message is the barrier: who has heard it is in. Servers that let newcomers in one by
@@ -197,6 +233,8 @@ class Trickle(Closing):
         try:
             for _ in range(idle + 1):
                 self._socks.append(socket.create_connection(server.address, DEADLINE))
+                if server.asks:
+                    self._socks[-1].sendall(f"{new_nick()}\n".encode())
             self._sock = self._socks[-1]
             self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             server.wait_until_at_rest()

@@ -49,6 +49,10 @@ class Target(Protocol):
     @property
     def address(self) -> tuple[Any, ...]: ...
 
+    @property
+    def asks(self) -> bool:
+        """Whether it asks for a nick first."""
+
 
 @dataclass(frozen=True)
 class Measurement:
@@ -142,7 +146,7 @@ class FloodInC(Load):
         command += [str(compiled.program(SOURCE)), *map(str, given), str(server.pid)]
         with pinned(cpu):
             self._process = subprocess.Popen(
-                [*command, str(int(spin))],
+                [*command, str(int(spin)), str(int(server.asks))],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
@@ -213,7 +217,7 @@ class _InPython(Load):
         self, server: Target, clients: int, senders: int, in_flight: int = 4, size: int = 32
     ):
         super().__init__(clients, senders, in_flight, size)
-        self._pid, self._crowd = server.pid, Crowd(server.address, clients)
+        self._pid, self._crowd = server.pid, Crowd(server.address, clients, asks=server.asks)
 
     def close(self) -> None:
         self._crowd.close()

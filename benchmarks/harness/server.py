@@ -50,6 +50,7 @@ SERVERS: Mapping[str, Sequence[str]] = {
     **{
         name: ("-S", str(ROOT / "stages" / name / "server.py")) for name in ("v1", "v2", "v3", "v4")
     },
+    "v5": (str(ROOT / "stages" / "v5" / "server.py"), "--db", ":memory:", "--rate", "0"),
     **{
         name: ("-S", "-m", "lowlevel", name) for name in ("selectors", "epoll", "epoll-et", "uring")
     },
@@ -62,12 +63,12 @@ SERVERS: Mapping[str, Sequence[str]] = {
 }
 """What follows the interpreter on the command line of each server, in the folder ROOT.
 
--S: no site-packages. Only uvloop needs any, which is proven in passing, and they start sooner."""
+-S: no site-packages. Only v5 and uvloop need any, which is proven in passing, and they start
+sooner."""
 
-CHATS: Mapping[str, Sequence[str]] = {
-    "v5": (str(ROOT / "stages" / "v5" / "server.py"), "--db", ":memory:", "--rate", "0"),
-}
-"""The same for servers that ask for a nick first: what a client says before is not passed on."""
+ASKING = ("v5",)
+"""The servers that ask for a nick first: a client is in the room when it has been greeted, and is
+heard under its nick. Lines of their own begin with `* `."""
 
 SILENT = ("v1", "v2")
 """The servers that only print what a client says."""
@@ -75,6 +76,10 @@ BROADCASTING = tuple(name for name in SERVERS if name not in SILENT)
 """Those that send it to the others."""
 
 _NEEDS = {
+    "v5": (
+        "import confusable_homoglyphs, msgspec, precis_i18n, uvloop",
+        "the extra of v5 is not installed: pip install -e '.[chat]'",
+    ),
     "uvloop": ("import uvloop", "uvloop is not installed: pip install uvloop"),
     "uring": ("from lowlevel.uring.ring import Ring; Ring(8)", "no io_uring: "),
 }
@@ -99,8 +104,8 @@ def missing(name: str, python: str = sys.executable) -> str:
 class Server:
     """A server process.
 
-    server: a name in SERVERS, CHATS or PEERS, or a command line with `{port}`, which is ready when
-        it accepts, as a peer is.
+    server: a name in SERVERS or PEERS, or a command line with `{port}`, which is ready when it
+        accepts, as a peer is.
     arguments: appended to the command line of a named server; `--port 0` is there already.
     python: the interpreter of a named server.
     limits: resource limits of the process, as for starter().
@@ -109,6 +114,7 @@ class Server:
         only child, which `pid` is then, and it must end when the server does.
     environment: variables added to our own.
     cpu: the one CPU it runs on, all its threads; None: where the kernel likes.
+    asks: whether it is like those of ASKING, where it is a command line.
     """
 
     def __init__(
@@ -122,12 +128,13 @@ class Server:
         wrapper: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
         cpu: int | None = None,
+        asks: bool = False,
     ):
         self.name = server
-        ours = SERVERS.get(server) or CHATS.get(server)
-        if ours:
+        self.asks = asks or server in ASKING
+        if server in SERVERS:
             port = 0
-            command = [python, *ours, "--port", "0", *arguments]
+            command = [python, *SERVERS[server], "--port", "0", *arguments]
         elif "{port}" in server:
             port = free_port()
             command = shlex.split(server.replace("{port}", str(port)))
@@ -138,7 +145,7 @@ class Server:
                 raise ServerError(missing)
             command = PEERS[server].command(port)
         else:
-            known = ", ".join((*SERVERS, *CHATS, *PEERS))
+            known = ", ".join((*SERVERS, *PEERS))
             raise ServerError(f"{server!r} is neither one of {known} nor a command with {{port}}")
         if limits:
             command = [*starter(limits=limits), *command]
@@ -150,7 +157,7 @@ class Server:
             with pinned(cpu):
                 self.process = subprocess.Popen(
                     command,
-                    cwd=ROOT if ours else None,
+                    cwd=ROOT if server in SERVERS else None,
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.PIPE,

@@ -70,6 +70,7 @@ class Elsewhere:
     """A server that runs already, of whose process nothing is known."""
 
     address: tuple[Any, ...]
+    asks: bool
     pid: int = 0
 
 
@@ -125,13 +126,14 @@ def run(args: argparse.Namespace, signals: Signals) -> dict[str, Any]:
 def start(args: argparse.Namespace, stack: ExitStack, cpu: int | None) -> Server | Elsewhere:
     if args.server:
         quiet = ["--quiet"] if args.server in SERVERS else []
-        return stack.enter_context(Server(args.server, arguments=quiet, cpu=cpu, tied=True))
+        server = Server(args.server, arguments=quiet, cpu=cpu, tied=True, asks=args.asks)
+        return stack.enter_context(server)
     try:
         host, port = args.connect
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except OSError as error:
         raise LoadError(f"{host}: {error.strerror}") from None
-    return Elsewhere(found[4])
+    return Elsewhere(found[4], args.asks)
 
 
 def obituary(server: Server) -> str:
@@ -320,6 +322,12 @@ def parse_args() -> argparse.Namespace:
         action=argparse.BooleanOptionalAction,
         default=True,
         help="server on the first CPU, load on the second; not with --connect (yes)",
+    )
+    add(
+        "--asks",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="the server asks for a nick first; v5 is known to (no)",
     )
     add("--json", metavar="FILE", help="everything as JSON; -: to stdout, the table to stderr")
     args = parser.parse_args()
