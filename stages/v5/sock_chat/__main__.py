@@ -4,27 +4,27 @@ later."""
 
 import sys
 from importlib.util import find_spec
-from typing import Optional, Union
+from typing import Dict, Optional, Union
 
 PACKAGES = {  # of the extra `chat`, by the names of their modules
     "confusable_homoglyphs": "confusable-homoglyphs",
     "msgspec": "msgspec",
     "precis_i18n": "precis-i18n",
-    "prompt_toolkit": "prompt-toolkit",
     "uvloop": "uvloop",
 }
+CLIENT_PACKAGES = {**PACKAGES, "prompt_toolkit": "prompt-toolkit"}
 
 
-def missing() -> Optional[str]:
+def missing(packages: Dict[str, str] = PACKAGES) -> Optional[str]:
     """Why it cannot run here, in one line."""
     if sys.version_info < (3, 10):
         version = ".".join(map(str, sys.version_info[:2]))
         return f"v5 necesita Python 3.10 o posterior, y este es {version}: apt-get install python3"
     if sys.platform != "linux":
         return "sock_chat solo funciona en Linux"
-    packages = [package for module, package in PACKAGES.items() if not find_spec(module)]
-    if packages:
-        command = f"{sys.executable} -m pip install {' '.join(packages)}"
+    absent = [package for module, package in packages.items() if not find_spec(module)]
+    if absent:
+        command = f"{sys.executable} -m pip install {' '.join(absent)}"
         return f"A v5 le falta el extra `chat`. Lo instala: {command}"
     return None
 
@@ -41,7 +41,7 @@ def main() -> Optional[str]:
 
 def client() -> Union[int, str]:
     """The command sock-chat. Returns the exit status, or why it cannot talk, for sys.exit()."""
-    reason = missing()
+    reason = missing(CLIENT_PACKAGES)
     if reason:
         return reason
     from sock_chat.client import command
