@@ -26,12 +26,13 @@ import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 from benchmarks.harness import compiled
 from benchmarks.harness.cpus import pinned
-from benchmarks.harness.crowd import Client, Crowd, DeliveryError, data_segments_in, message
+from benchmarks.harness.crowd import Client, Crowd, DeliveryError, data_segments_in
 from benchmarks.harness.process import DEADLINE, Closing, cpu_seconds, starter
 
 SOURCE = Path(__file__).with_name("flood.c")
@@ -137,16 +138,19 @@ class FloodInC(Load):
         super().__init__(clients, senders, in_flight, size)
         host, port = server.address[:2]
         given = (host, port, clients, self.senders, in_flight, size, deadline or DEADLINE)
-        begin = starter(signum=signal.SIGKILL, parent=os.getpid(), session=True)
-        program = str(compiled.program(SOURCE))
+        command = starter(signum=signal.SIGKILL, parent=os.getpid(), session=True)
+        command += [str(compiled.program(SOURCE)), *map(str, given), str(server.pid)]
         with pinned(cpu):
             self._process = subprocess.Popen(
-                [*begin, program, *map(str, given), str(server.pid), str(int(spin))],
+                [*command, str(int(spin))],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 encoding="utf-8",
             )
+        assert self._process.stdin and self._process.stdout and self._process.stderr
+        self._stdin, self._stdout = self._process.stdin, self._process.stdout
+        self._stderr = self._process.stderr
         try:
             self._answer()
         except BaseException:
@@ -154,58 +158,50 @@ class FloodInC(Load):
             raise
 
     def run(self, messages: int) -> Measurement:
-        return _measurement(self._ask(f"run {messages}"))
+        return self._measure(messages, None)
 
     def run_until(self, done: Callable[[], bool]) -> Measurement:
-        return _measurement(self._ask("start", done))
+        return self._measure(0, done)
+
+    def _measure(self, messages: int, done: Callable[[], bool] | None) -> Measurement:
+        answer = self.at_rate(0, 0, messages, done)
+        half, _, most, *_ = answer["latency"]
+        both = {field.name for field in dataclasses.fields(Measurement)} & answer.keys()
+        taken = {name: answer[name] for name in both}
+        return Measurement(**taken, p50_seconds=half, p99_seconds=most)
 
     def at_rate(
-        self, rate: float, unmeasured: int, messages: int, done: Callable[[], bool]
+        self, rate: float, unmeasured: int, messages: int, done: Callable[[], bool] | None
     ) -> dict[str, Any]:
-        """An open loop: so many messages a second in all. What flood.c answers; `done` ends it
-        with what was measured until then, whatever is under way."""
-        return self._ask(f"rate {rate!r} {unmeasured} {messages}", done)
-
-    def _ask(self, command: str, done: Callable[[], bool] | None = None) -> dict[str, Any]:
-        self._command(command)
-        if done:
-            assert self._process.stdout
-            stopped = False
-            while not select.select([self._process.stdout], [], [], TICK)[0]:
-                if done() and not stopped:
-                    self._command("stop")
-                    stopped = True
+        """An open loop: so many messages a second in all; a closed one at rate 0. What flood.c
+        answers; `done` ends it with what was measured until then, whatever is under way."""
+        self._command(f"{rate!r} {unmeasured} {messages}")
+        stopped = False
+        while done and not select.select([self._stdout], [], [], TICK)[0]:
+            if done() and not stopped:
+                self._command("stop")
+                stopped = True
         return self._answer()
 
     def _command(self, text: str) -> None:
-        assert self._process.stdin
         with contextlib.suppress(BrokenPipeError):  # its answer is an error
-            self._process.stdin.write(f"{text}\n")
-            self._process.stdin.flush()
+            self._stdin.write(f"{text}\n")
+            self._stdin.flush()
 
     def _answer(self) -> dict[str, Any]:
         """It comes, or an error does: the program sees to the deadlines itself."""
-        assert self._process.stdout and self._process.stderr
-        answer = self._process.stdout.readline()
+        answer = self._stdout.readline()
         if not answer:
             status = self._process.wait()
-            raise DeliveryError(self._process.stderr.read().strip() or f"exit status {status}")
-        found: dict[str, Any] = json.loads(answer)
-        return found
+            raise DeliveryError(self._stderr.read().strip() or f"exit status {status}")
+        return dict(json.loads(answer))
 
     def close(self) -> None:
         self._process.kill()
         self._process.wait()
-        for stream in (self._process.stdin, self._process.stdout, self._process.stderr):
-            assert stream
+        for stream in (self._stdin, self._stdout, self._stderr):
             with contextlib.suppress(BrokenPipeError):
                 stream.close()
-
-
-def _measurement(answer: dict[str, Any]) -> Measurement:
-    half, _, most, *_ = answer["latency"]
-    names = (field.name for field in dataclasses.fields(Measurement) if field.name in answer)
-    return Measurement(**{name: answer[name] for name in names}, p50_seconds=half, p99_seconds=most)
 
 
 class _InPython(Load):
@@ -213,23 +209,26 @@ class _InPython(Load):
 
     saturating = False
 
-    def __init__(self, server: Target, clients: int, senders: int, in_flight: int, size: int):
+    def __init__(
+        self, server: Target, clients: int, senders: int, in_flight: int = 4, size: int = 32
+    ):
         super().__init__(clients, senders, in_flight, size)
         self._pid, self._crowd = server.pid, Crowd(server.address, clients)
 
     def close(self) -> None:
         self._crowd.close()
 
-    def _measure(self, work: Callable[[], list[float]]) -> Measurement:
-        """work: what is measured; it returns the latency of each delivery."""
+    def _measure(self, work: Callable[[list[float]], object]) -> Measurement:
+        """work: what is measured; it is given a list for the latencies of its deliveries."""
         clients, first = self._crowd.clients, self._crowd.clients[0].sent
+        latencies: list[float] = []
         segments = sum(data_segments_in(client.sock) for client in clients)
         gc.collect()
         gc.disable()  # a collection would be measured
         try:
             own, server = time.process_time(), cpu_seconds(self._pid)
             started = time.perf_counter()
-            latencies = work()
+            work(latencies)
             wall = time.perf_counter() - started
             server, own = cpu_seconds(self._pid) - server, time.process_time() - own
         finally:
@@ -238,7 +237,7 @@ class _InPython(Load):
         latencies.sort()
         half, most = (latencies[math.ceil(len(latencies) * part) - 1] for part in (0.5, 0.99))
         last = clients[0].sent
-        self._crowd.lock_step(1, self.size)  # what has come twice, comes before it
+        self._crowd.lock_step(min(2, self.senders), self.size)  # what has come twice, comes before
         self._crowd.assert_silent()
         return Measurement(len(latencies), first, last, wall, server, own, segments, half, most)
 
@@ -252,87 +251,63 @@ class LockStep(_InPython):
 
     def run(self, messages: int) -> Measurement:
         """So many messages in all."""
-        latencies: list[float] = []
+        return self._measure(partial(self._crowd.lock_step, messages, self.size))
 
-        def work() -> list[float]:
-            self._crowd.lock_step(messages, self.size, latencies)
-            return latencies
 
-        return self._measure(work)
+@dataclass
+class _Line:
+    """A message of a sender, as the others hear it. missing: deliveries that are yet to come."""
+
+    sender: Client
+    number: int
+    missing: int
+    sent_at: float
 
 
 class FloodInPython(_InPython):
-    def __init__(
-        self, server: Target, clients: int, senders: int, in_flight: int = 4, size: int = 32
-    ):
-        super().__init__(server, clients, senders, in_flight, size)
-        self._senders = {client.prefix: client for client in self._crowd.clients[: self.senders]}
-        self._parsed: dict[bytes, list[tuple[bytes, int]]] = {}
-
     def run(self, messages: int) -> Measurement:
-        return self._measure(lambda: self._flood(messages, lambda: False))
+        return self._measure(partial(self._flood, messages, lambda: False))
 
     def run_until(self, done: Callable[[], bool]) -> Measurement:
-        return self._measure(lambda: self._flood(math.inf, done))
+        return self._measure(partial(self._flood, math.inf, done))
 
-    def _flood(self, messages: float, done: Callable[[], bool]) -> list[float]:
-        senders = self._senders
+    def _flood(self, messages: float, done: Callable[[], bool], latencies: list[float]) -> None:
+        senders = self._crowd.clients[: self.senders]
+        goals = {sender: sender.sent + messages for sender in senders}
         # By listener and sender: the number of the message that must come next.
-        due = [{p: c.sent for p, c in senders.items()} for _ in self._crowd.clients]
-        goals = {prefix: client.sent + messages for prefix, client in senders.items()}
-        missing: dict[tuple[bytes, int], int] = {}  # deliveries of a message yet to come
-        sent_at: dict[tuple[bytes, int], float] = {}
-        latencies: list[float] = []
+        due = {
+            listener: {sender: sender.sent for sender in senders if sender is not listener}
+            for listener in self._crowd.clients
+        }
+        under_way: dict[bytes, _Line] = {}
 
-        def say(client: Client) -> None:
-            if client.sent < goals[client.prefix]:
-                key = client.prefix, client.sent
-                missing[key], sent_at[key] = self.clients - 1, time.perf_counter()
-                client.say(self.size)
+        def say(sender: Client) -> None:
+            if sender.sent < goals[sender]:
+                line = _Line(sender, sender.sent, self.clients - 1, time.perf_counter())
+                under_way[sender.say(self.size)[:-1]] = line
 
         for _ in range(self.in_flight):
-            for client in senders.values():
-                say(client)
+            for sender in senders:
+                say(sender)
         heard_at = asked_at = time.perf_counter()
-        while missing:
+        while under_way:
             events, now = self._crowd.ready(TICK), time.perf_counter()
             for listener in events:
                 now = heard_at = time.perf_counter()
-                for prefix, number in self._lines(listener):
-                    key, expected = (prefix, number), due[listener.index].get(prefix)
-                    if number != expected or key not in missing or prefix == listener.prefix:
-                        raise DeliveryError(
-                            f"{listener.name} heard {number} from {prefix!r}, not {expected}"
-                        )
-                    due[listener.index][prefix] = number + 1
-                    latencies.append(now - sent_at[key])
-                    missing[key] -= 1
-                    if not missing[key]:
-                        del missing[key], sent_at[key]
-                        say(senders[prefix])
+                *lines, listener.rest = (listener.rest + listener.receive()).split(b"\n")
+                for text in lines:
+                    line, numbers = under_way.get(text), due[listener]
+                    if not line or line.number != numbers.get(line.sender):
+                        raise DeliveryError(f"{listener.name} heard {text!r}, not due to it now")
+                    numbers[line.sender] += 1
+                    latencies.append(now - line.sent_at)
+                    line.missing -= 1
+                    if not line.missing:
+                        del under_way[text]
+                        say(line.sender)
             if now > heard_at + DEADLINE:
-                raise DeliveryError(f"{len(missing)} messages are not heard by all")
+                raise DeliveryError(f"{len(under_way)} messages are not heard by all")
             if now > asked_at + TICK:
                 asked_at = now
                 if done():
                     goals, asked_at = dict.fromkeys(goals, 0), math.inf
-        return latencies
-
-    def _lines(self, listener: Client) -> list[tuple[bytes, int]]:
-        """What it has just heard: (prefix of the sender, number). Listeners mostly hear the same
-        bytes, which are taken apart once."""
-        data = listener.rest + listener.receive()
-        end = data.rfind(b"\n") + 1
-        listener.rest, data = data[end:], data[:end]
-        parsed = self._parsed.get(data)
-        if parsed is None:
-            parsed = []
-            for line in data.split(b"\n")[:-1]:
-                prefix, colon, text = line.partition(b" dice: ")
-                if not text[:8].isdigit() or text + b"\n" != message(int(text[:8]), self.size):
-                    raise DeliveryError(f"{listener.name} heard {line!r}")
-                parsed.append((prefix + colon, int(text[:8])))
-            if len(self._parsed) > 64:
-                self._parsed.clear()
-            self._parsed[data] = parsed
-        return parsed

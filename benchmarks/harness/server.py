@@ -64,6 +64,11 @@ SERVERS: Mapping[str, Sequence[str]] = {
 
 -S: no site-packages. Only uvloop needs any, which is proven in passing, and they start sooner."""
 
+CHATS: Mapping[str, Sequence[str]] = {
+    "v5": (str(ROOT / "stages" / "v5" / "server.py"), "--db", ":memory:", "--rate", "0"),
+}
+"""The same for servers that ask for a nick first: what a client says before is not passed on."""
+
 SILENT = ("v1", "v2")
 """The servers that only print what a client says."""
 BROADCASTING = tuple(name for name in SERVERS if name not in SILENT)
@@ -94,8 +99,8 @@ def missing(name: str, python: str = sys.executable) -> str:
 class Server:
     """A server process.
 
-    server: a name in SERVERS or PEERS, or a command line with `{port}`, which is ready when it
-        accepts, as a peer is.
+    server: a name in SERVERS, CHATS or PEERS, or a command line with `{port}`, which is ready when
+        it accepts, as a peer is.
     arguments: appended to the command line of a named server; `--port 0` is there already.
     python: the interpreter of a named server.
     limits: resource limits of the process, as for starter().
@@ -119,9 +124,10 @@ class Server:
         cpu: int | None = None,
     ):
         self.name = server
-        if server in SERVERS:
+        ours = SERVERS.get(server) or CHATS.get(server)
+        if ours:
             port = 0
-            command = [python, *SERVERS[server], "--port", "0", *arguments]
+            command = [python, *ours, "--port", "0", *arguments]
         elif "{port}" in server:
             port = free_port()
             command = shlex.split(server.replace("{port}", str(port)))
@@ -132,7 +138,7 @@ class Server:
                 raise ServerError(missing)
             command = PEERS[server].command(port)
         else:
-            known = ", ".join((*SERVERS, *PEERS))
+            known = ", ".join((*SERVERS, *CHATS, *PEERS))
             raise ServerError(f"{server!r} is neither one of {known} nor a command with {{port}}")
         if limits:
             command = [*starter(limits=limits), *command]
@@ -144,7 +150,7 @@ class Server:
             with pinned(cpu):
                 self.process = subprocess.Popen(
                     command,
-                    cwd=ROOT if server in SERVERS else None,
+                    cwd=ROOT if ours else None,
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.PIPE,

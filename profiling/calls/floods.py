@@ -132,10 +132,11 @@ def flood(name: str, clients: int, messages: int, tool: str) -> Flooded:
             server.stop()
             if trace:
                 calls.update(calls_between(trace.read(), marker(before.last), marker(ran.last)))
-    # With one message that the load says by itself: perf sees the one after the flood, and between
-    # the marks in a trace there is the one before it.
-    deliveries = ran.deliveries + clients - 1
-    return Flooded(name, clients, deliveries, load.saturating, calls, ran.segments)
+    # With two messages that the load says by itself: perf sees those after the flood, and between
+    # the marks in a trace there are those before it.
+    last = 2 * (clients - 1)
+    segments = ran.segments + last
+    return Flooded(name, clients, ran.deliveries + last, load.saturating, calls, segments)
 
 
 @contextlib.contextmanager

@@ -247,3 +247,37 @@ def test_a_long_turn_does_not_wait_for_its_end() -> None:
     assert len(bea.new()) == 17
     world.turn()
     assert len(bea.new()) == 3
+
+
+def test_who_enters_leaves_or_has_a_new_name_does_not_wait_for_a_log_that_refuses() -> None:
+    world = World()
+    ana, bea = world.enter("ana", "bea")
+    world.log.refusing = True
+    ana.send("hola", "/nick eva", "/join cine", "/list")
+    bea.send("/quit")
+    zoe = world.connect("zoe")
+    assert ana.new() == [
+        "* No se ha dicho: el bus no lo toma.",
+        "* ana ahora es eva.",
+        "* bea ha salido.",
+        "* zoe ha entrado.",
+        "* En cine: eva.",
+        "* En cine (1): eva",
+    ]
+    assert bea.closed is Reason.QUIT
+    assert "* Hola, zoe. En general: eva, zoe." in zoe.new()
+
+
+def test_who_leaves_waits_only_for_a_while_for_a_log_that_does_not_answer() -> None:
+    world = World(late=["log"])
+    ana = world.connect("ana")
+    ana.send("/quit")
+    world.run()
+    world.rooms.flush()
+    assert ana.closed is None
+    world.clock = ana.session.deadline
+    ana.session.expire()
+    assert ana.closed is Reason.QUIT
+    world.turn()
+    assert not world.rooms.general.count
+    assert list(world.names) == []

@@ -7,6 +7,7 @@ import os
 import select
 import socket
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +17,8 @@ Deliveries = list[tuple[int, bytes]]
 """Who is sent what, by descriptor."""
 Fault = Callable[["Faulty", int, bytes, list[int]], Deliveries]
 """What becomes of a message: of its sender, the line, and all who should be sent it."""
+LAST, AFTER = b" 00000009", b" 00000010"
+"""Of ten messages of a client, and of what it says afterwards, to show that nothing comes twice."""
 
 
 class Faulty(threading.Thread):
@@ -87,6 +90,25 @@ def doubled(_: Faulty, sender: int, line: bytes, others: list[int]) -> Deliverie
     return [*first, *((fd, line) for fd in others)]
 
 
+def last_doubled(_: Faulty, sender: int, line: bytes, others: list[int]) -> Deliveries:
+    first = [(others[0], line)] if LAST in line else []
+    return [*((fd, line) for fd in others), *first]
+
+
+def doubled_late(server: Faulty, sender: int, line: bytes, others: list[int]) -> Deliveries:
+    """What the first client has heard last comes again after it has said one more itself, and all
+    others have heard that."""
+    first = next(iter(server.socks), 0)
+    if LAST in line and sender != first:
+        server.kept = [(first, line)]
+    if AFTER in line and sender == first:
+        for fd in others:
+            server.socks[fd].sendall(line)
+        time.sleep(0.1)
+        return server.kept
+    return [(fd, line) for fd in others]
+
+
 def reordered(server: Faulty, sender: int, line: bytes, others: list[int]) -> Deliveries:
     deliveries = [(fd, line) for fd in others]
     if b" 00000003" in line:
@@ -99,6 +121,10 @@ def reordered(server: Faulty, sender: int, line: bytes, others: list[int]) -> De
 
 def dropped(_: Faulty, sender: int, line: bytes, others: list[int]) -> Deliveries:
     return [(fd, line) for fd in others if b" 00000003" not in line or fd != others[0]]
+
+
+def last_dropped(_: Faulty, sender: int, line: bytes, others: list[int]) -> Deliveries:
+    return [(fd, line) for fd in others if LAST not in line or fd != others[0]]
 
 
 def echoed(_: Faulty, sender: int, line: bytes, others: list[int]) -> Deliveries:
@@ -129,3 +155,19 @@ def ended(server: Faulty, sender: int, line: bytes, others: list[int]) -> Delive
         server.kept.append((sender, line))
         server.socks[others[0]].shutdown(socket.SHUT_RDWR)
     return [(fd, line) for fd in others]
+
+
+FAULTS: dict[Fault, str] = {
+    doubled: r"heard message 3 of \('127.0.0.1', \d+\) twice",
+    last_doubled: r"heard message 9 of \('127.0.0.1', \d+\) twice",
+    doubled_late: r"heard message 9 of \('127.0.0.1', \d+\) twice",
+    reordered: "before message 3: one is lost, or they are out of order",
+    dropped: "before message 3: one is lost, or they are out of order",
+    last_dropped: "deliveries did not come within",
+    echoed: "heard itself say message 0",
+    renamed: "which nobody said",
+    garbled: "which nobody said",
+    swapped: "heard ",
+    ended: r"the server closed 1 of \d connections",
+}
+"""Each with what flood.c says of it, where a client says ten messages."""

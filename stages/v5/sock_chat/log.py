@@ -55,9 +55,10 @@ class Log(Protocol):
     def subscribe(
         self, deliver: Callable[[Turn], None], refuse: Callable[[Turn, str], None]
     ) -> None:
-        """Have turns given back, numbered: each once, and those of a room in their order. What is
-        said may be refused instead, with a word about why; entering, leaving and a new name may
-        not, for nobody would be where he believes to be."""
+        """Have turns given back, numbered: each once, and those of a room in their order. A turn
+        may be refused instead, with a word about why. Then what was said in it has not been said;
+        entering, leaving and new names have happened on this server, or nobody would be where he
+        believes to be, and it is for the log to see that other servers learn of them."""
 
     def append(self, turn: Turn) -> None:
         """Take a turn, to number and to deliver it, now or later."""

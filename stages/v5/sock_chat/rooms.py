@@ -6,7 +6,7 @@ A room comes with the first who enters it and goes with the last who leaves. `ge
 from collections.abc import Callable
 from datetime import datetime
 
-from sock_chat.events import Ack, Error, Post
+from sock_chat.events import Ack, Error, Post, RoomEvent, Said
 from sock_chat.limits import Recent
 from sock_chat.link import Member
 from sock_chat.log import Author, Log, Turn
@@ -87,9 +87,14 @@ class Rooms:
             member.write(member.codec.write(ack))
 
     def _refuse(self, turn: Turn, text: str) -> None:
-        """Tell those who have said something in the turn that it has not been said."""
+        """Tell those who have said something in the turn that it has not been said. The rest of it
+        happens all the same: who enters, leaves or has a new name waits for it."""
         members: dict[Member, None] = {}
+        others: list[tuple[Author, RoomEvent]] = []
         for author, event in turn.entries:
+            if not isinstance(event, Said):
+                others.append((author, event))
+                continue
             if isinstance(event, Post):
                 key = (fold(event.nick), event.id)
                 known = self._recent.get(key, self._clock())
@@ -99,6 +104,8 @@ class Rooms:
                 members[member] = None
         for member in members:
             member.write(member.codec.write(Error(text)))
+        if others:
+            self._deliver(turn._replace(entries=others))
 
     def _create(self, name: str) -> Room:
         return Room(name, self._log, self._today, self._turn, self._posted)

@@ -35,6 +35,7 @@ from sock_chat.script import Runner
 from sock_chat.table import obey
 
 LINE_COST = 32  # of a turn, beside its length: what stands before it, and what it causes
+FAREWELL = 5.0  # seconds that a leaving client waits for the room to hear of it
 NEVER = float("inf")
 
 
@@ -133,6 +134,11 @@ class Session:
             self.quit()
         return NEVER
 
+    @property
+    def idle(self) -> bool:
+        """Whether all its lines have been handled."""
+        return not self._input
+
     def _handle(self, line: str, post_id: str = "") -> None:
         self._started = True
         if self._runner.script:
@@ -191,7 +197,10 @@ class Session:
 
     def expire(self) -> None:
         """The deadline is past."""
-        if self.nick is None:
+        if self.ended:
+            self.deadline = NEVER
+            self.link.close(Reason.QUIT)
+        elif self.nick is None:
             self.finish(Reason.NO_NICK, f"Sin apodo en {self.chat.naming_time:g} s.")
 
     def displace(self, nick: Nick) -> None:
@@ -223,9 +232,12 @@ class Session:
             if nick:
                 self.chat.names.release(nick, self)
             if listens:
+                self.deadline = NEVER
                 self.link.close(Reason.QUIT)
 
         if nick and room:
+            if listens:  # a log that does not answer must not hold up who wants to leave
+                self.deadline = self.chat.clock() + FAREWELL
             room.leave(self, Left(nick.shown, cut_farewell(farewell) or UNSET), listens, gone)
         else:
             gone()

@@ -1,0 +1,47 @@
+"""The command sock-chat-server, also as python -m sock_chat: can it run here, and if not, what is
+missing? This file is read by every Python 3, and the rest of the package by 3.10 and later."""
+
+import sys
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Optional
+
+PACKAGES = {  # of the extra `chat`, by the names of their modules
+    "confusable_homoglyphs": "confusable-homoglyphs",
+    "msgspec": "msgspec",
+    "precis_i18n": "precis-i18n",
+    "uvloop": "uvloop",
+}
+
+
+def missing() -> Optional[str]:
+    """Why it cannot run here, in one line."""
+    if sys.version_info < (3, 10):
+        version = ".".join(map(str, sys.version_info[:2]))
+        return f"v5 necesita Python 3.10 o posterior, y este es {version}: apt-get install python3"
+    if sys.platform != "linux":
+        return "sock_chat solo funciona en Linux"
+    packages = [package for module, package in PACKAGES.items() if not find_spec(module)]
+    if packages:
+        command = f"{sys.executable} -m pip install {' '.join(packages)}"
+        return f"A v5 le falta el extra `chat`. Lo instala: {command}"
+    return None
+
+
+def main() -> Optional[str]:
+    """Serve. Returns why it cannot, for sys.exit()."""
+    reason = missing()
+    if reason:
+        return reason
+    from sock_chat import config, server
+
+    return server.main(config.parse())
+
+
+def client() -> Optional[str]:
+    """The command sock-chat."""
+    return missing() or import_module("sock_chat.client").main()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,127 @@
+"""What the operator has chosen: options of the command line and SOCK_CHAT_* of the environment, in
+one object that nothing changes afterwards.
+
+Each field of Config is an option, and each option a variable, as --port is SOCK_CHAT_PORT. The
+command line wins. A switch is `1` in the environment, and what may be given several times is
+separated by spaces there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, Field, dataclass, field, fields
+from typing import Any
+
+from sock_chat.system import port_number
+
+PREFIX = "SOCK_CHAT_"
+LOOPS = ("uvloop", "asyncio")
+
+
+def option(
+    default: Any,
+    help: str,
+    type: Callable[[str], Any] = str,
+    metavar: str | None = None,
+    choices: Sequence[str] | None = None,
+) -> Any:
+    """A field. A default of False makes it a switch, an empty tuple one that may be repeated."""
+    metadata = {"help": help, "type": type, "metavar": metavar, "choices": choices}
+    return field(default=default, metadata=metadata)
+
+
+def from_zero(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 10):
+        raise argparse.ArgumentTypeError(f"not a number from 0 on: {text!r}")
+    return int(text)
+
+
+def from_one(text: str) -> int:
+    number = from_zero(text)
+    if not number:
+        raise argparse.ArgumentTypeError(f"not a number from 1 on: {text!r}")
+    return number
+
+
+def rate(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number < 1e9 or 0 < number < 1e-3:  # nan, and what would wait for hours
+        raise argparse.ArgumentTypeError(f"neither 0 nor a number from 0.001 on: {text!r}")
+    return number
+
+
+@dataclass(frozen=True)
+class Config:
+    host: str = option("127.0.0.1", "address or name (%(default)s)")
+    port: int = option(8080, "0: any (%(default)s)", port_number)
+    db: str = option(
+        ":memory:", "where history is kept; :memory: keeps nothing (%(default)s)",
+        metavar="FILE", choices=(":memory:",),
+    )  # fmt: skip
+    rate: float = option(
+        5.0, "lines per second of one client, of any kind; 0: no limit (5)", rate, "N"
+    )
+    burst: int = option(20, "lines that it may send at once (%(default)s)", from_one, "N")
+    loop: str = option("uvloop", "event loop (%(default)s)", choices=LOOPS)
+    quiet: bool = option(False, "no line per client")
+
+
+def parse(
+    arguments: Sequence[str] | None = None, environment: Mapping[str, str] = os.environ
+) -> Config:
+    """arguments: without the name of the program; None: those of this process. Ends the process,
+    with exit status 2 and a line on stderr that says why, if they are wrong."""
+    parser = argparse.ArgumentParser(
+        prog="sock-chat-server",
+        description="Chat server with names, rooms, commands and history.",
+        epilog=f"Each option is also a variable of the environment: --port is {PREFIX}PORT. "
+        "Switches are 1 there, and several values are separated by spaces.",
+        allow_abbrev=False,
+    )
+    for each in fields(Config):
+        _add(parser, each)
+    given = vars(parser.parse_args(arguments))
+    for each in fields(Config):
+        variable = PREFIX + each.name.upper()
+        if each.name not in given and (text := environment.get(variable)):
+            try:
+                given[each.name] = _converted(each, text)
+            except (argparse.ArgumentTypeError, ValueError) as error:
+                parser.error(f"{variable}: {error}")
+    return Config(**given)
+
+
+def _flag(option: Field[Any]) -> str:
+    return "--" + option.name.replace("_", "-")
+
+
+def _add(parser: argparse.ArgumentParser, option: Field[Any]) -> None:
+    assert option.default is not MISSING
+    more: dict[str, Any] = {"default": argparse.SUPPRESS}
+    text = option.metadata["help"] % {"default": option.default}
+    if option.default is False:
+        more |= {"action": "store_true"}
+    else:
+        more |= {key: option.metadata[key] for key in ("type", "metavar", "choices")}
+    if option.default == ():
+        more |= {"action": "append"}
+    parser.add_argument(_flag(option), help=text.replace("%", "%%"), **more)
+
+
+def _converted(option: Field[Any], text: str) -> Any:
+    """The value that a variable of the environment has."""
+    if option.default is False:
+        if text not in ("0", "1"):
+            raise ValueError(f"neither 0 nor 1: {text!r}")
+        return text == "1"
+    convert, choices = option.metadata["type"], option.metadata["choices"]
+    values = [convert(part) for part in (text.split() if option.default == () else [text])]
+    for value in values:
+        if choices and value not in choices:
+            raise ValueError(f"not one of {', '.join(choices)}: {value!r}")
+    return values if option.default == () else values[0]

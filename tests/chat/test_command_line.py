@@ -1,0 +1,132 @@
+"""How v5 is started, and what it says when it cannot be."""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from benchmarks.harness.files import ROOT
+from benchmarks.harness.server import Server
+from sock_chat import __main__ as command
+from sock_chat.config import Config, parse
+from tests.chat.conftest import Guest, Serve
+
+V5 = ROOT / "stages" / "v5"
+
+
+def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=V5,
+        env={**os.environ, "PYTHONIOENCODING": "utf-8", **environment},
+        capture_output=True,
+        text=True,
+        timeout=15,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("how", [["server.py"], ["-m", "sock_chat"]])
+def test_the_ways_to_start_it(how: Sequence[str], tmp_path: Path) -> None:
+    """In its own folder; the commands are in the distribution."""
+    with subprocess.Popen(
+        [sys.executable, *how, "--port", "0"], cwd=V5, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout
+        try:
+            assert process.stdout.readline().startswith("Servidor chat iniciado en ('127.0.0.1', ")
+        finally:
+            process.terminate()
+    assert process.returncode == 0
+
+
+def test_help_names_every_option_and_its_variable() -> None:
+    done = run("server.py", "--help")
+    assert done.returncode == 0
+    for each in fields(Config):
+        assert f"--{each.name.replace('_', '-')}" in done.stdout
+    assert "SOCK_CHAT_PORT" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--port", "99999"], ["--port", "x"], ["--rate", "nan"], ["--rate", "-1"],
+        ["--burst", "0"], ["--loop", "trio"], ["--nope"], ["x"], ["--quie"],
+    ],
+)  # fmt: skip
+def test_a_bad_argument(arguments: list[str]) -> None:
+    done = run("server.py", *arguments)
+    assert done.returncode == 2
+    assert done.stderr.startswith("usage: sock-chat-server ")
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [("PORT", "x"), ("QUIET", "yes"), ("LOOP", "trio"), ("RATE", "fast")],
+)
+def test_a_bad_variable_is_named(variable: str, value: str) -> None:
+    done = run("server.py", **{f"SOCK_CHAT_{variable}": value})
+    assert done.returncode == 2
+    assert f"error: SOCK_CHAT_{variable}: " in done.stderr
+
+
+def test_the_command_line_wins_over_the_environment() -> None:
+    environment = {"SOCK_CHAT_PORT": "9000", "SOCK_CHAT_QUIET": "1", "SOCK_CHAT_HOST": "::1"}
+    config = parse(["--port", "9001"], environment)
+    assert (config.port, config.quiet, config.host) == (9001, True, "::1")
+    assert parse([], {}) == Config()
+
+
+def test_it_cannot_listen(serve: Serve) -> None:
+    server = serve()
+    done = run("server.py", "--port", str(server.address[1]))
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert done.stderr.startswith("No se puede escuchar en ('127.0.0.1', ")
+    done = run("server.py", "--host", "192.0.2.1", "--port", "0")
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+
+
+def test_without_the_extra_it_says_which_command_installs_it() -> None:
+    done = run("-S", "server.py")
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert f"{sys.executable} -m pip install " in done.stderr
+    for package in command.PACKAGES.values():
+        assert package in done.stderr
+
+
+def test_an_old_python_says_which_one_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "version_info", (3, 9, 1))
+    assert "3.10" in (command.missing() or "")
+    for name in ("server.py", "sock_chat/__init__.py", "sock_chat/__main__.py"):
+        ast.parse((V5 / name).read_text(), feature_version=(3, 6))
+
+
+def test_ipv6(serve: Serve) -> None:
+    try:
+        server = Server("v5", arguments=["--host", "::1"])
+    except OSError:
+        pytest.skip("no IPv6 here")
+    with server:
+        assert len(server.address) == 4
+        assert Guest(server, "ana")
+        assert server.stop() == 0
+
+
+@pytest.mark.parametrize("stream", [">&-", "> /dev/full", "| true"])
+def test_a_stdout_that_fails_costs_its_lines_only(stream: str, tmp_path: Path) -> None:
+    script = f"{sys.executable} {V5}/server.py --port {{port}} {stream}"
+    with Server(f"sh -c 'exec {script}'" if stream != "| true" else f"sh -c '{script}'") as server:
+        peer = Guest(server, "ana")
+        peer.say("/list")
+        peer.lines("* En general (1): ana")
+        if stream == "| true":
+            peer.say("/quit")
