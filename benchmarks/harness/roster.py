@@ -137,7 +137,9 @@ PEERS: Mapping[str, Peer] = {
         "c_epoll.c", "the same, which sends each line at once", ("--flush", "message")
     ),
     "c --looks 2": Peer(
-        "c_epoll.c", "the same as `c`, which looks up to twice more before it sends", ("--looks", "2")
+        "c_epoll.c",
+        "the same as `c`, which looks up to twice more before it sends",
+        ("--looks", "2"),
     ),
     "c-uring": Peer(
         "c_uring.c", "C on io_uring, one call a turn; looks up to twice more", ("--looks", "2")
