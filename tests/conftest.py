@@ -14,19 +14,21 @@ from typing import Any
 import pytest
 
 from benchmarks.harness.process import descriptor_limit_raised
-from benchmarks.harness.server import BROADCASTING, SERVERS, Server
+from benchmarks.harness.server import ASKING, BROADCASTING, SERVERS, Server
 
 pytest.register_assert_rewrite("tests.support.wire")
 
 # After the call above, or its asserts say nothing.
 from tests.support.needed import needed_in_ci, needs  # noqa: E402
-from tests.support.wire import Room, close_peers  # noqa: E402
+from tests.support.wire import Peer, Room, close_peers  # noqa: E402
 
 Start = Callable[..., Server]
 Strace = Callable[..., list[str]]
 
 PROGRAMS = ("v1", "v2", "v3", "v4", "epoll", "uring", "uvloop")
 """One of each: those that wait for readiness share all but their back end."""
+one_of_each = pytest.mark.servers(*PROGRAMS)
+broadcasting = pytest.mark.servers(*BROADCASTING)
 RARE = (
     *(f"{name} --flush message" for name in ("selectors", "epoll-et", "uring")),
     "epoll --looks 0",
@@ -101,6 +103,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         names = list(marker.args) if marker else list(SERVERS)
         if not metafunc.definition.get_closest_marker("wire"):
             names = [name for name in names if name not in RARE]
+        names = [name for name in names if name not in ASKING]
         if metafunc.config.getoption("--server"):
             names = ["custom"] if set(BROADCASTING) & set(names) else []
         limit = metafunc.definition.get_closest_marker("limit")
@@ -187,7 +190,18 @@ def server(start: Start) -> Server:
 
 
 @pytest.fixture
-def room(server: Server, name: str) -> Room:
+def room(server: Server) -> Room:
     """A room on the server under test that nobody has entered yet."""
-    custom = name == "custom"
-    return Room(server, broadcasts=custom or name in BROADCASTING, logs=not custom)
+    return Room(server)
+
+
+@pytest.fixture
+def bea(room: Room) -> Peer:
+    """Who is in the room, and listens."""
+    return room.join()
+
+
+@pytest.fixture
+def ana(room: Room, bea: Peer) -> Peer:
+    """Who talks; she and bea hear each other."""
+    return room.join()

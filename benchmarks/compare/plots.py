@@ -135,11 +135,11 @@ def _lines(axes: Axes, label: str, lines: Mapping[str, Points]) -> dict[str, tup
 
 def _colour(name: str, names: Sequence[str]) -> tuple[str, str]:
     """Of a line. Variants of a server have its colour, and are dashed; C is black."""
-    dashes = {"c": "-", "c-uring": ":"}.get(name, "--" if " " in name else "-")
-    kinds = list(dict.fromkeys(other.split()[0] for other in names if other[:2] not in ("c", "c-")))
-    if name.split()[0] in ("c", "c-uring"):
-        return INK, dashes
-    return COLOURS[kinds.index(name.split()[0]) % len(COLOURS)], dashes
+    kind, dashes = name.split()[0], "--" if " --" in name else "-"
+    if kind in ("c", "c-uring"):
+        return INK, ":" if kind == "c-uring" else dashes
+    kinds = list(dict.fromkeys(other.split()[0] for other in names))
+    return COLOURS[kinds.index(kind) % len(COLOURS)], dashes
 
 
 def _label_ends(axes: Axes, ends: Mapping[str, tuple[Any, ...]]) -> None:

@@ -122,7 +122,8 @@ def load(name: str, workload: str, n: int, cpus: Cpus) -> Sample:
 @contextlib.contextmanager
 def crowd_of(server: Server, clients: int) -> Iterator[Crowd]:
     """So many clients, all of whom the server has let in."""
-    with Crowd(server.address, clients, broadcasts=server.name not in SILENT) as crowd:
+    broadcasts = server.name not in SILENT
+    with Crowd(server.address, clients, broadcasts=broadcasts, asks=server.asks) as crowd:
         if server.name in SILENT:
             for client in crowd.clients:
                 line = f"Cliente conectado: {client.name}"

@@ -29,11 +29,13 @@ class CompileError(Exception):
 
 
 def no_compiler(source: Path) -> str | None:
-    """What it takes to compile a source and is not there, in one line."""
+    """What it takes to run a source and is not there, in one line."""
     if source.suffix == ".c" and not c_compiler():
         return "no C compiler: apt-get install gcc libc6-dev"
     if source.suffix == ".go" and not shutil.which("go"):
         return "no Go: apt-get install golang-go"
+    if source.suffix == ".js" and not shutil.which("node"):
+        return "no Node: apt-get install nodejs"
     return None
 
 
@@ -42,8 +44,9 @@ def c_compiler() -> str:
 
 
 def version_of(source: Path) -> str:
-    """What the compiler of a source says of itself."""
-    return _version(*([c_compiler(), "--version"] if source.suffix == ".c" else ["go", "version"]))
+    """What the compiler of a source says of itself, or what interprets it."""
+    commands = {".c": (c_compiler(), "--version"), ".go": ("go", "version")}
+    return _version(*commands.get(source.suffix, ("node", "--version")))
 
 
 def age_of_go() -> str:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import functools
 import importlib.util
 import shlex
-import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -23,11 +22,12 @@ from pathlib import Path
 
 from benchmarks.harness import compiled
 from benchmarks.harness.compiled import CompileError
+from benchmarks.harness.process import ServerError
 
 FOLDER = Path(__file__).resolve().parent.parent / "peers"
 
 
-class PeerError(Exception):
+class PeerError(ServerError):
     """A peer cannot be started; the text says why, with the compiler's own words."""
 
 
@@ -48,45 +48,35 @@ class Peer:
 
     def missing(self) -> str | None:
         """What it lacks here and how to get it, in one line; None: it can be started."""
-        source = FOLDER / self.source
-        if source.suffix == ".js" and not shutil.which("node"):
-            return "no Node: apt-get install nodejs"
         if self.package and not importlib.util.find_spec(self.package):
             return f"{self.package} is not installed: pip install -e '.[peers]'"
+        source = FOLDER / self.source
         return compiled.no_compiler(source) or _refusal(source)
 
     def command(self, port: int | str) -> list[str]:
-        """Its command line; the port may be "{port}". PeerError: it cannot be compiled."""
-        return [*self._program(), *self.arguments, "--port", str(port)]
+        """Its command line; the port may be "{port}". PeerError: it is missing, or cannot be
+        compiled."""
+        source, runners = FOLDER / self.source, {".py": sys.executable, ".js": "node"}
+        try:
+            if missing := self.missing():
+                raise PeerError(missing)
+            runner = runners.get(source.suffix)
+            program = [runner, str(source)] if runner else [str(compiled.program(source))]
+        except CompileError as error:
+            raise PeerError(str(error)) from None
+        return [*program, *self.arguments, "--port", str(port)]
 
     def versions(self) -> dict[str, str]:
         """Of what it is made with: its package, its compiler or its interpreter."""
         source = FOLDER / self.source
         if self.package:
             return {self.package: version(self.package)}
-        if source.suffix == ".js":
-            done = subprocess.run(
-                ["node", "--version"], capture_output=True, text=True, check=False
-            )
-            return {"node": done.stdout.strip()}
-        if source.suffix not in (".c", ".go"):
+        if source.suffix == ".py":
             return {}
-        found = compiled.version_of(source).partition("\n")[0]
-        if source.suffix == ".c":
-            return {compiled.c_compiler(): found}
-        return {"go": f"{found} ({compiled.age_of_go()})"}
-
-    def _program(self) -> list[str]:
-        source = FOLDER / self.source
-        missing = self.missing()
-        if missing:
-            raise PeerError(missing)
-        if source.suffix not in (".c", ".go"):
-            return ["node" if source.suffix == ".js" else sys.executable, str(source)]
-        try:
-            return [str(compiled.program(source))]
-        except CompileError as error:
-            raise PeerError(str(error)) from None
+        first_line = compiled.version_of(source).partition("\n")[0]
+        if source.suffix == ".go":
+            return {"go": f"{first_line} ({compiled.age_of_go()})"}
+        return {compiled.c_compiler() if source.suffix == ".c" else "node": first_line}
 
 
 @functools.lru_cache(maxsize=None)

@@ -172,9 +172,13 @@ def readiness() -> str:
 def round_of(server: str) -> str:
     """One message among a few clients, call by call, each with the line that made it."""
     rows = [["", "system call", "source line", "what for"]]
-    for count, call in enumerate(results("rounds")["servers"][server], 1):
+    count = 0
+    for call in results("rounds")["servers"][server]:
         made_by = (f"{_place(where)} {_code(text)}".strip() for where, text in call["lines"])
-        rows.append([str(count), _code(call["text"]), "<br>".join(made_by), call["why"]])
+        in_a_ring = call["call"].startswith("IORING_OP_")
+        count += not in_a_ring
+        number = "" if in_a_ring else str(count)
+        rows.append([number, _code(call["text"]), "<br>".join(made_by), call["why"]])
     note = f"One message among {results('rounds')['clients']} clients, whose ports are made up."
     if server in BROADCASTING:
         note += " The server was `--quiet`: else there is one `write` more, the log."

@@ -11,18 +11,18 @@ import signal
 import socket
 import struct
 import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from benchmarks.harness.files import ROOT
-from benchmarks.harness.process import DEADLINE, cpu_seconds, free_port, has_ended
-from benchmarks.harness.server import Server
-from tests.support.run import ends, running
+from benchmarks.harness.process import DEADLINE, cpu_seconds, free_port, has_ended, wait_until
+from benchmarks.harness.server import BROADCASTING, Server
+from tests.support.run import ends, running, stat
 
 Launch = Callable[..., "Client"]
 
@@ -42,37 +42,55 @@ class Client:
         self.process.stdin.write(text.encode())
         self.process.stdin.flush()
 
-    def sent(self, text: str) -> None:
+    def sends(self, text: str) -> None:
         """The server receives exactly this next."""
-        expected = text.encode()
-        received = b""
-        while len(received) < len(expected):
-            data = self.connection.recv(len(expected) - len(received))
-            assert data, f"EOF after {received!r}"
-            received += data
-        assert received == expected
+        assert take(self.connection.fileno(), len(text.encode())).decode() == text
 
     def shows(self, text: str) -> None:
         """This comes out of its stdout next."""
         assert self.process.stdout
-        expected = text.encode()
-        shown = b""
-        deadline = time.monotonic() + DEADLINE
-        while len(shown) < len(expected):
-            ready = select.select([self.process.stdout], [], [], deadline - time.monotonic())
-            assert ready[0], f"shown so far: {shown!r}"
-            data = os.read(self.process.stdout.fileno(), len(expected) - len(shown))
-            assert data, f"ended after {shown!r}"
-            shown += data
-        assert shown == expected
+        assert take(self.process.stdout.fileno(), len(text.encode())).decode() == text
 
-    def ends(self, status: int) -> tuple[str, list[str]]:
-        """It ends by itself; the rest of its stdout, and its stderr in lines."""
+    def finishes(self) -> None:
+        """Its FIN comes next; the server closes."""
+        assert self.connection.recv(1) == b""
+        self.connection.close()
+
+    def ends(self, status: int, *errors: str) -> str:
+        """It ends by itself, with lines on stderr that begin so; the rest of its stdout."""
         # With its stdin still open: an EOF there is an end as well.
         assert has_ended(self.process.pid, DEADLINE)
-        output, errors = self.process.communicate()
-        assert self.process.returncode == status, errors
-        return (output or b"").decode(), (errors or b"").decode().splitlines()
+        output, stderr = self.process.communicate()
+        assert self.process.returncode == status, stderr
+        assert re.fullmatch("".join(f"{re.escape(error)}.*\n" for error in errors), stderr.decode())
+        return (output or b"").decode()
+
+    def comes_to_rest(self) -> None:
+        """It sleeps, and its CPU time stands still; a client that spins never gets there."""
+        used = [-1.0]
+
+        def rests() -> bool:
+            used.append(cpu_seconds(self.process.pid))
+            return used[-2] == used[-1] and stat(self.process.pid)[0] == "S"
+
+        wait_until(rests, "it never comes to rest", pause=0.05)
+
+
+def take(fd: int, size: int) -> bytes:
+    """What comes next, or what came before the end or the deadline."""
+    data = b""
+    deadline = time.monotonic() + DEADLINE
+    while len(data) < size and select.select([fd], [], [], deadline - time.monotonic())[0]:
+        more = os.read(fd, size - len(data))
+        if not more:
+            break
+        data += more
+    return data
+
+
+def drain(connection: socket.socket) -> int:
+    """Receive to the end; how many bytes that were."""
+    return sum(map(len, iter(lambda: connection.recv(1 << 20), b"")))
 
 
 @pytest.fixture
@@ -82,27 +100,29 @@ def program(name: str) -> str:
 
 @pytest.fixture
 def launch(program: str, python: str) -> Iterator[Launch]:
-    """Start the client and accept its connection: `launch(stdin=...)`, options as of Popen."""
+    """Start the client and accept its connection: `launch(stdin=...)`, options as of Popen.
+
+    file: what the file has that is its stdin. encoding: of its stdin and stdout.
+    """
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
         listener.settimeout(DEADLINE)
 
-        def launch(*, environment: dict[str, str] | None = None, **options: Any) -> Client:
+        def launch(file: str = "", encoding: str = "utf-8", **options: Any) -> Client:
+            options = {**dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE), **options}
+            if file:
+                options["stdin"] = stack.enter_context(tempfile.TemporaryFile())
+                options["stdin"].write(file.encode())
+                options["stdin"].seek(0)
             process = subprocess.Popen(
                 [python, "-S", program, "--port", str(listener.getsockname()[1])],
-                env={**os.environ, "PYTHONIOENCODING": "utf-8", **(environment or {})},
-                **{
-                    "stdin": subprocess.PIPE,
-                    "stdout": subprocess.PIPE,
-                    "stderr": subprocess.PIPE,
-                    **options,
-                },
+                env={**os.environ, "PYTHONIOENCODING": encoding},
+                **options,
             )
             stack.enter_context(process)
             stack.callback(process.kill)
             connection, _ = listener.accept()
-            stack.enter_context(connection)
-            return Client(process, connection)
+            return Client(process, stack.enter_context(connection))
 
         yield launch
 
@@ -110,33 +130,31 @@ def launch(program: str, python: str) -> Iterator[Launch]:
 def test_both_directions_at_once(launch: Launch) -> None:
     client = launch()
     client.type("hola\n")
-    client.sent("hola\n")
+    client.sends("hola\n")
     client.connection.sendall("('127.0.0.1', 1) dice: qué tal\n".encode())
     client.shows("('127.0.0.1', 1) dice: qué tal\n")
     client.type("¡bien!\n")
-    client.sent("¡bien!\n")
+    client.sends("¡bien!\n")
 
 
+@pytest.mark.parametrize(
+    "stdin",
+    [{}, {"file": "from a file\n" * 30_000 + "no newline"}, {"stdin": subprocess.DEVNULL}],
+    ids=["pipe", "file", "nothing"],
+)
 def test_at_the_end_of_input_it_half_closes_and_shows_the_rest(
-    launch: Launch, tmp_path: Path
+    launch: Launch, stdin: dict[str, Any]
 ) -> None:
-    """From a pipe, a file (which epoll refuses), nothing at all."""
-    text = "from a file\n" * 30_000 + "no newline"
-    file = tmp_path / "input"
-    file.write_text(text)
-    with file.open() as stream:
-        for stdin, said in ((subprocess.PIPE, ""), (stream, text), (subprocess.DEVNULL, "")):
-            client = launch(stdin=stdin)
-            if client.process.stdin:
-                client.process.stdin.close()
-                client.process.stdin = None
-            client.sent(said)
-            assert client.connection.recv(1) == b"", "FIN"
-            client.connection.sendall(b"still for you\n" * 1000 + b"the end")
-            client.connection.close()
-            output, errors = client.ends(0)
-            assert output == "still for you\n" * 1000 + "the end"
-            assert errors == []
+    """epoll refuses a file."""
+    client = launch(**stdin)
+    if client.process.stdin:
+        client.process.stdin.close()
+        client.process.stdin = None
+    client.sends(stdin.get("file", ""))
+    assert client.connection.recv(1) == b"", "FIN"
+    client.connection.sendall(b"still for you\n" * 1000 + b"the end")
+    client.connection.close()
+    assert client.ends(0) == "still for you\n" * 1000 + "the end"
 
 
 @pytest.mark.parametrize("closed", ["<&-", "<&- >&- 2>&-"])
@@ -164,13 +182,12 @@ def test_terminal(launch: Launch) -> None:
     try:
         client = launch(stdin=slave, stdout=slave)
         os.write(master, "tecleado ñ\n".encode())
-        client.sent("tecleado ñ\n")
+        client.sends("tecleado ñ\n")
         assert os.get_blocking(slave), "a terminal made non-blocking takes the shell with it"
         client.connection.sendall(b"shown\n")
         os.write(master, b"\x04")
-        assert client.connection.recv(1) == b""
-        client.connection.close()
-        assert client.process.wait(DEADLINE) == 0
+        client.finishes()
+        client.ends(0)
         shown = os.read(master, 1000).replace(b"\r\n", b"\n")
         assert sorted(shown.decode().split("\n")) == ["", "shown", "tecleado ñ"]
     finally:
@@ -182,17 +199,16 @@ def test_what_is_shown_is_escaped(launch: Launch) -> None:
     client = launch()
     client.connection.sendall("a\x1b[2J\u202e\x00\r\x9b\u2028 ñ€𝄞 \u3000\n".encode())
     client.shows("a\\x1b[2J\\u202e\\x00\\r\\x9b\\u2028 ñ€𝄞 \\u3000\n")
-    data = "ñ€\n".encode()
-    for at in range(len(data)):
-        client.connection.sendall(data[at : at + 1])
+    for byte in "ñ€\n".encode():
+        client.connection.sendall(bytes([byte]))
     client.shows("ñ€\n")
     client.connection.sendall(b"\xff|\xf0\x9f")
     client.connection.shutdown(socket.SHUT_WR)
-    assert client.ends(1)[0] == "\ufffd|\ufffd"
+    assert client.ends(1, "El servidor") == "\ufffd|\ufffd"
 
 
 def test_a_terminal_that_cannot_show_a_character(launch: Launch) -> None:
-    client = launch(environment={"PYTHONIOENCODING": "ascii"})
+    client = launch(encoding="ascii")
     client.connection.sendall("año €\n".encode())
     client.shows("a\\xf1o \\u20ac\n")
 
@@ -206,70 +222,36 @@ def test_a_server_that_goes_away(launch: Launch, how: str) -> None:
         linger = struct.pack("ii", 1, 0)
         client.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
     client.connection.close()
-    _, errors = client.ends(1)
-    assert len(errors) == 1
-    assert errors[0].startswith("El servidor")
+    client.ends(1, "El servidor")
 
 
-def test_a_server_that_goes_away_while_much_is_being_sent(launch: Launch, tmp_path: Path) -> None:
-    file = tmp_path / "input"
-    file.write_text("much to say\n" * 500_000)
+def test_a_server_that_goes_away_while_much_is_being_sent(launch: Launch) -> None:
     for number in range(4):
-        with file.open() as stdin:
-            client = launch(stdin=stdin)
-            client.connection.recv(10_000 * number or 1)
-            client.connection.close()
-            _, errors = client.ends(1)
-            assert len(errors) == 1
-            assert errors[0].startswith("El servidor")
+        client = launch(file="much to say\n" * 500_000)
+        client.connection.recv(10_000 * number or 1)
+        client.connection.close()
+        client.ends(1, "El servidor")
 
 
-def test_a_server_that_says_goodbye_before_it_has_taken_all(launch: Launch, tmp_path: Path) -> None:
+def test_a_server_that_says_goodbye_before_it_has_taken_all(launch: Launch) -> None:
     """Status 0 means that all was taken, whatever fits into the buffers between."""
-    file = tmp_path / "input"
     statuses = []
     for size in (10_000, 2_600_000, 2_800_000, 5_000_000):
-        file.write_bytes(b"x" * size)
-        with file.open() as stdin:
-            client = launch(stdin=stdin)
-            comes_to_rest(client)
-            client.connection.shutdown(socket.SHUT_WR)
-            statuses.append(client.process.wait(DEADLINE))
-            received = 0
-            while data := client.connection.recv(1 << 20):
-                received += len(data)
-            assert statuses[-1] == (0 if received == size else 1)
+        client = launch(file="x" * size)
+        client.comes_to_rest()
+        client.connection.shutdown(socket.SHUT_WR)
+        statuses.append(client.process.wait(DEADLINE))
+        assert statuses[-1] == (0 if drain(client.connection) == size else 1)
     assert (statuses[0], statuses[-1]) == (0, 1), "too small, or too large, for what is tested"
-
-
-def comes_to_rest(client: Client) -> None:
-    """Wait until it sleeps and its CPU time stands still; a client that spins never gets there."""
-    deadline = time.monotonic() + DEADLINE
-    before = -1.0
-    while before != (before := cpu_seconds(client.process.pid)) or "S" not in stat(client):
-        assert time.monotonic() < deadline, "it never comes to rest"
-        time.sleep(0.05)  # between two looks
-
-
-def stat(client: Client) -> list[str]:
-    """What follows its name in proc_pid_stat(5): first of all its state."""
-    text = Path(f"/proc/{client.process.pid}/stat").read_text()
-    return text.rpartition(")")[2].split()
-
-
-def test_an_idle_client_does_not_spin(launch: Launch) -> None:
-    client = launch()
-    client.type("one\n")
-    client.sent("one\n")
-    comes_to_rest(client)
 
 
 def test_a_server_that_does_not_read_makes_the_keyboard_wait(launch: Launch) -> None:
     """The rest of an endless input stays where it is, and not in memory."""
     with open("/dev/zero", "rb") as stdin:
         client = launch(stdin=stdin)
-        comes_to_rest(client)
-        assert int(stat(client)[21]) * resource.getpagesize() < 60 << 20, "resident"
+        client.comes_to_rest()
+        resident = int(stat(client.process.pid)[21]) * resource.getpagesize()
+        assert resident < 60 << 20
 
 
 def test_a_terminal_that_has_gone(launch: Launch) -> None:
@@ -278,8 +260,7 @@ def test_a_terminal_that_has_gone(launch: Launch) -> None:
     client = launch(stdin=slave)
     os.close(slave)
     os.close(master)
-    assert client.connection.recv(1) == b""
-    client.connection.close()
+    client.finishes()
     client.ends(0)
 
 
@@ -292,10 +273,9 @@ def test_a_keyboard_that_somebody_made_non_blocking(launch: Launch) -> None:
     client.connection.sendall(b"well?\n")
     client.shows("well?\n")
     os.write(writer, b"here I am\n")
-    client.sent("here I am\n")
+    client.sends("here I am\n")
     os.close(writer)
-    assert client.connection.recv(1) == b""
-    client.connection.close()
+    client.finishes()
     client.ends(0)
 
 
@@ -309,13 +289,14 @@ def test_bad_port(program: str, python: str) -> None:
     assert "Traceback" not in ends([python, program, "--port", "99999"], 2)
 
 
-def test_ctrl_c(launch: Launch) -> None:
+def test_ctrl_c_when_idle(launch: Launch) -> None:
+    """Between two lines it does not spin."""
     client = launch()
     client.type("one\n")
-    client.sent("one\n")
+    client.sends("one\n")
+    client.comes_to_rest()
     client.process.send_signal(signal.SIGINT)
-    output, errors = client.ends(130)
-    assert (output, errors) == ("", [])
+    assert client.ends(130) == ""
 
 
 def test_stdout_that_nobody_reads_any_more(launch: Launch) -> None:
@@ -324,38 +305,32 @@ def test_stdout_that_nobody_reads_any_more(launch: Launch) -> None:
     client.process.stdout.close()
     client.process.stdout = None
     client.connection.sendall(b"anybody there?\n")
-    _, errors = client.ends(1)
-    assert errors == ["No se puede mostrar nada: Broken pipe"]
+    client.ends(1, "No se puede mostrar nada: Broken pipe")
 
 
-def test_much_in_both_directions_does_not_lock_up(launch: Launch, tmp_path: Path) -> None:
+def test_much_in_both_directions_does_not_lock_up(launch: Launch) -> None:
     """The server sends before it reads, more than all buffers hold, and so does the client."""
-    file = tmp_path / "input"
-    text = "x" * 999 + "\n"
-    file.write_text(text * 5000)
-    with file.open() as stdin, (tmp_path / "output").open("wb") as stdout:
-        client = launch(stdin=stdin, stdout=stdout)
+    with tempfile.TemporaryFile() as stdout:
+        client = launch(file=("x" * 999 + "\n") * 5000, stdout=stdout)
         writer = threading.Thread(target=client.connection.sendall, args=(b"y" * 5_000_000,))
         writer.start()
         writer.join(DEADLINE)
         assert not writer.is_alive(), "the client does not read while it sends"
-        received = 0
-        while data := client.connection.recv(1 << 20):
-            received += len(data)
-        assert received == 5_000_000
+        assert drain(client.connection) == 5_000_000
         client.connection.close()
         client.ends(0)
-    assert (tmp_path / "output").stat().st_size == 5_000_000
+        assert stdout.seek(0, os.SEEK_END) == 5_000_000
 
 
 @pytest.mark.servers("v1", "v2", "v3", "v4")
 def test_with_its_own_server(server: Server, name: str, program: str, python: str) -> None:
     """What the README shows: one says Hello, the other sees who said it."""
     command = [python, program, "--port", str(server.address[1])]
-    listener = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    server.log.wait(lambda line: line.startswith("Cliente conectado"))
-    subprocess.run(command, input=b"Hello\n", timeout=DEADLINE, check=True)
-    said = server.log[server.log.wait(re.compile(r"\('127.0.0.1', \d+\) dice: Hello").fullmatch)]
-    output, _ = listener.communicate(timeout=DEADLINE)
-    assert listener.returncode == 0
-    assert output.decode() == (f"{said}\n" if name in ("v3", "v4") else "")
+    with running(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as listener:
+        server.log.wait(lambda line: line.startswith("Cliente conectado"))
+        subprocess.run(command, input=b"Hello\n", timeout=DEADLINE, check=True)
+        hello = re.compile(r"\('127.0.0.1', \d+\) dice: Hello").fullmatch
+        message = server.log[server.log.wait(hello)]
+        output, errors = listener.communicate(timeout=DEADLINE)
+    assert (listener.returncode, errors) == (0, "")
+    assert output == (f"{message}\n" if name in BROADCASTING else "")

@@ -7,11 +7,8 @@ clients the rounds use up more than one turn's budget: it begins anew after each
 
 from __future__ import annotations
 
-import ast
 import fcntl
-import os
 import re
-import subprocess
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -19,11 +16,10 @@ from pathlib import Path
 import pytest
 
 from benchmarks.harness.crowd import data_segments_in
-from benchmarks.harness.files import ROOT
-from benchmarks.harness.server import BROADCASTING, READY, SERVERS
+from benchmarks.harness.server import BROADCASTING, SERVERS
 from benchmarks.harness.strace import calls, window
 from tests.conftest import Start, Strace
-from tests.support.wire import Peer, Room
+from tests.support.wire import Peer, Room, logging_into_a_pipe
 
 ROUNDS = 20
 EXPECTED: dict[str, Callable[[int], dict[str, int]]] = {
@@ -44,14 +40,13 @@ EXPECTED: dict[str, Callable[[int], dict[str, int]]] = {
 def test_system_calls_per_message(start: Start, name: str, strace: Strace, tmp_path: Path) -> None:
     quiet = ["--quiet"] if name in BROADCASTING else []
     server = start(*quiet, wrapper=strace("-s", "100"))
-    room = Room(server, broadcasts=name in BROADCASTING, logs=not quiet)
+    room = Room(server, logs=not quiet)
     peers: list[Peer] = []
     for clients in (2, 25):
         peers += [room.join() for _ in range(clients - len(peers))]
         server.wait_until_at_rest()  # v1: the threads of newcomers, who would ask for the GIL
         for number in range(-10, ROUNDS + 1):  # the first ones to warm up
-            peers[0].say(f"round {number} of {clients}.")
-            room.hear(peers[0], f"round {number} of {clients}.")
+            room.say(peers[0], f"round {number} of {clients}.")
     assert server.stop() == 0
     returned = calls((tmp_path / "trace").read_text())
     for clients in (2, 25):
@@ -79,8 +74,7 @@ def test_one_call_per_message_on_a_ring_whatever_n(
     for clients in (2, 10, 40):
         peers += [room.join() for _ in range(clients - len(peers))]
         for number in range(ROUNDS):
-            peers[0].say(f"round {number} of {clients}.")
-            room.hear(peers[0], f"round {number} of {clients}.")
+            room.say(peers[0], f"round {number} of {clients}.")
     room.join()
     assert server.stop() == 0
     lines = [f"{name}({text}" for name, text in calls((tmp_path / "trace").read_text())]
@@ -107,8 +101,7 @@ def test_log_is_written_before_the_message_is_passed_on(
     room = Room(start(wrapper=strace("-s", "100", "-e", "trace=write,sendto")))
     ana, _bea = room.join(), room.join()
     for number in range(3):
-        ana.say(f"line {number}")
-        room.hear(ana, f"line {number}")
+        room.say(ana, f"line {number}")
     assert room.server.stop() == 0
     sends = [text for _, text in calls((tmp_path / "trace").read_text()) if " dice: line" in text]
     to_stdout = [text.startswith("1, ") for text in sends]
@@ -121,36 +114,29 @@ def test_what_comes_during_a_turn_is_sent_with_it(name: str, python: str) -> Non
     server that is held up by it has begun its turn and not ended it."""
 
     def sends(*arguments: str) -> int:
-        reader, writer = os.pipe()
-        fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
-        command = [python, *SERVERS[name], "--port", "0", *arguments]
-        with subprocess.Popen(command, cwd=ROOT, stdout=writer) as process, open(reader) as log:
-            os.close(writer)
-            try:
-                ready = READY.match(log.readline())
-                assert ready
-                address = ast.literal_eval(ready[1])
-                ana, bea, carla, dora = (Peer(address) for _ in range(4))
-                for _ in range(4):
-                    assert log.readline().startswith("Cliente conectado")
+        def say_in_the_turn_of(peer: Peer, *others: Peer) -> None:
+            text = "l" * 12_000
+            peer.say(text)
+            start = log.read(1)  # of a line of which most does not fit in the pipe
+            for other in others:
+                other.say("and I")
+            assert start + log.readline() == f"{peer.name} dice: {text}\n"
+            for _ in others:
+                assert log.readline().endswith("and I\n")
+            for _ in (peer, *others):
+                dora.line()
 
-                def say_in_the_turn_of(peer: Peer, *others: Peer) -> None:
-                    text = "l" * 12_000
-                    peer.say(text)
-                    start = log.read(1)  # of a line of which most does not fit in the pipe
-                    for other in others:
-                        other.say("and I")
-                    assert start + log.readline() == f"{peer.name} dice: {text}\n"
-                    for _ in others:
-                        assert log.readline().endswith("and I\n")
-                    for _ in (peer, *others):
-                        dora.line()
+        def shrink(pipe: int) -> None:
+            fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, 4096)
 
-                say_in_the_turn_of(ana, bea, carla)  # who have a turn together
-                before = data_segments_in(dora.sock)
-                say_in_the_turn_of(ana, bea)
-                return data_segments_in(dora.sock) - before
-            finally:
-                process.terminate()
+        command = [python, *SERVERS[name], *arguments]
+        with logging_into_a_pipe(command, shrink) as (address, log):
+            ana, bea, carla, dora = (Peer(address) for _ in range(4))
+            for _ in range(4):
+                assert log.readline().startswith("Cliente conectado")
+            say_in_the_turn_of(ana, bea, carla)  # who have a turn together
+            before = data_segments_in(dora.sock)
+            say_in_the_turn_of(ana, bea)
+            return data_segments_in(dora.sock) - before
 
     assert (sends(), sends("--looks", "0")) == (1, 2)

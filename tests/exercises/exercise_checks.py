@@ -13,24 +13,20 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import os
 import resource
 import select
-import signal
 import socket
 import statistics
 import sys
 import termios
 import time
-from pathlib import Path
 
 import pytest
 
 from benchmarks.harness.crowd import data_segments_in
-from benchmarks.harness.process import DEADLINE
-from benchmarks.harness.server import Server
+from benchmarks.harness.process import DEADLINE, wait_until
 from tests.support.needed import needed_in_ci
-from tests.support.wire import HIGH_WATER, KERNEL_BUFFERS, PROMPTLY, Peer, Room
+from tests.support.wire import HIGH_WATER, KERNEL_BUFFERS, PROMPTLY, Peer, Room, stopped
 
 pytestmark = pytest.mark.wire
 
@@ -41,26 +37,19 @@ DELAYED_ACK = 0.04
 
 
 @pytest.mark.servers("v3")
-def test_poll_lets_1100_clients_in(room: Room) -> None:
+def test_poll_lets_1100_clients_in(room: Room, ana: Peer, bea: Peer) -> None:
     if resource.getrlimit(resource.RLIMIT_NOFILE)[1] < 1300:
         needed_in_ci("a hard limit of 1,300 descriptors (ulimit -Hn)")
-    ana, bea = room.join(), room.join()
-    crowd = [Peer(room.server.address) for _ in range(1098)]
-    last = crowd[-1]
+    *crowd, last = (Peer(room.server.address) for _ in range(1098))
     with contextlib.suppress(ConnectionError):  # refused, and closed already
         last.say("so many of us")
-    poll = select.poll()  # our own descriptors are too high for select(), too
-    for peer in (bea, last):
-        poll.register(peer.sock, select.POLLIN)
-    ready = [fd for fd, _ in poll.poll(DEADLINE * 1000)]
-    told = last.rest() if last.sock.fileno() in ready else b""
-    assert not told, f"the last of 1,100 clients is told {told!r}"
+    wait_until(lambda: bea.answered() or last.answered(), "the last is neither heard nor told")
+    assert not last.answered(), f"the last of 1,100 clients is told {last.rest()!r}"
     room.hear(last, "so many of us")
-    ana.say("welcome")
-    room.hear(ana, "welcome")
+    room.say(ana, "welcome")
     for peer in crowd:
-        if peer is not last:
-            assert peer.line() == f"{last.name} dice: so many of us"
+        assert peer.line() == f"{last.name} dice: so many of us"
+    for peer in (*crowd, last):
         assert peer.line() == f"{ana.name} dice: welcome"
 
 
@@ -73,14 +62,14 @@ class Flow:
         self._talker = talker
         self._words = bytearray()  # not yet taken by the kernel
         self._batches = 0
-        self.said = bytearray()  # as the others must hear it
-        self.heard: dict[Peer, bytearray] = {}
+        self.sent = bytearray()  # as the others must hear it
+        self.received: dict[Peer, bytearray] = {}
         for peer in (talker, *readers):
             self.add(peer)
 
     def add(self, reader: Peer) -> None:
         reader.sock.setblocking(False)
-        self.heard[reader] = bytearray()
+        self.received[reader] = bytearray()
 
     def step(self) -> int:
         """Send what is taken and read what is there; how many bytes that were."""
@@ -89,11 +78,11 @@ class Flow:
             with contextlib.suppress(BlockingIOError):
                 moved = self._talker.sock.send(self._words)
                 del self._words[:moved]
-        for reader, heard in self.heard.items():
+        for reader, received in self.received.items():
             with contextlib.suppress(BlockingIOError):
                 data = reader.sock.recv(1 << 18)
                 assert data, f"{reader.name} was disconnected"
-                heard += data
+                received += data
                 moved += len(data)
         return moved
 
@@ -103,56 +92,52 @@ class Flow:
         Failed when it reads on, whatever is said. Long lines fill buffers; short ones end a turn
         before all of them are handled.
         """
-        limit = 2 * KERNEL_BUFFERS
+        limit, seconds = 2 * KERNEL_BUFFERS, 1.0
         end = self._server.end_of(self._talker.sock)
         if end:  # what is not read does not fill megabytes
             end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 18)
             self._talker.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 18)
-            limit = 5 * HIGH_WATER
+            limit, seconds = 5 * HIGH_WATER, 0.1
         with end or contextlib.nullcontext():
-            self._until_held(limit, end)
+            held = False
+            while not held:
+                while len(self._words) < 1 << 16:
+                    texts = [f"{self._batches} ".ljust(8000, "p"), *map(str, range(40))]
+                    self._words += "".join(f"{text}\n" for text in texts).encode()
+                    self.sent += self._talker.delivery(*texts)
+                    self._batches += 1
+                taken = len(self.sent)
+                assert taken < limit, "a sender is read from, however much waits for a client"
+                if self.step():
+                    continue
+                # Everybody has heard what there is to hear, the kernel takes nothing, every thread
+                # of the server sleeps. If it sleeps on, with bytes to read, it does not want them:
+                # whom it waits for is neither TCP, which has timers of its own, nor us.
+                self._server.wait_until_at_rest()
+                switches = self._server.context_switches()
+                self.wait(seconds)
+                asleep = self._server.context_switches() == switches
+                held = not self.step() and asleep and (end is None or unread(end) > 0)
 
-    def _until_held(self, limit: int, end: socket.socket | None) -> None:
-        while True:
-            while len(self._words) < 1 << 16:
-                texts = [f"{self._batches} ".ljust(8000, "p"), *map(str, range(40))]
-                self._words += "".join(f"{text}\n" for text in texts).encode()
-                self.said += self._talker.as_heard(*texts)
-                self._batches += 1
-            said = len(self.said)
-            assert said < limit, "a sender is read from, however much waits for a client"
-            if self.step():
-                continue
-            # Everybody has heard what there is to hear, the kernel takes nothing, every thread of
-            # the server sleeps. If it sleeps on, with bytes to read, it does not want them: whom it
-            # waits for is neither TCP, which has timers of its own, nor us, who read its log.
-            self._server.wait_until_at_rest()
-            switches = self._server.context_switches()
-            self.wait(0.1 if end else 1.0)
-            asleep = self._server.context_switches() == switches
-            if not self.step() and asleep and (end is None or unread(end)):
-                return
-
-    def until_heard(self, reader: Peer, size: int) -> None:
-        """Until the reader has heard so many bytes."""
+    def until_received(self, reader: Peer, size: int) -> None:
         deadline = time.monotonic() + DEADLINE
-        while len(self.heard[reader]) < size:
+        while len(self.received[reader]) < size:
             late = time.monotonic() > deadline
-            heard = f"{reader.name} has heard {len(self.heard[reader])} of {size} bytes"
-            assert not late, f"{heard}, and no more comes"
+            received = f"{reader.name} has heard {len(self.received[reader])} of {size} bytes"
+            assert not late, f"{received}, and no more comes"
             if not self.step():
                 self.wait(0.1)
 
     def wait(self, seconds: float) -> None:
         """Until step() has something to do, or so long."""
         poll = select.poll()
-        for peer in self.heard:
+        for peer in self.received:
             talks = peer is self._talker and self._words
             poll.register(peer.sock, select.POLLIN | (select.POLLOUT if talks else 0))
         poll.poll(seconds * 1000)
 
     def end(self) -> None:
-        for peer in self.heard:
+        for peer in self.received:
             peer.sock.settimeout(DEADLINE)
 
 
@@ -161,49 +146,47 @@ def unread(end: socket.socket) -> int:
     return int.from_bytes(fcntl.ioctl(end, termios.FIONREAD, bytes(4)), sys.byteorder)
 
 
-def held(room: Room) -> tuple[Flow, Peer, Peer, Peer]:
-    """A room in which nobody is read from, because one of them does not read."""
-    ana, bea = room.join(), room.join()
+def held(room: Room, ana: Peer, bea: Peer) -> tuple[Flow, Peer]:
+    """Nobody in the room is read from, because one does not read; whom the second is."""
     slow = room.join_slow()
-    room.log = None
     flow = Flow(room, ana, bea)
     flow.until_held()
-    return flow, ana, bea, slow
+    return flow, slow
 
 
 @pytest.mark.servers("v3")
-def test_pause_makes_everybody_wait_for_the_slow_reader(room: Room) -> None:
+def test_pause_makes_everybody_wait_for_the_slow_reader(room: Room, ana: Peer, bea: Peer) -> None:
     """It is not dropped and gets all that was said, in order; meanwhile little more than
     HIGH_WATER waits for it in the server, since nobody else is read from."""
+    room.log = None
     resident = room.server.resident_kib()
-    flow, ana, bea, slow = held(room)
+    flow, slow = held(room, ana, bea)
     assert room.server.resident_kib() - resident < 4 * HIGH_WATER >> 10, "KiB more"
-    bea.send(b"me too\n")  # she has said nothing so far, and has to wait, too
+    bea.say("me too")  # she has said nothing so far, and has to wait, too
     room.server.wait_until_at_rest()
     assert not flow.step(), "somebody hears something while the slow reader is behind"
-    me_too = bea.as_heard("me too")
+    me_too = bea.delivery("me too")
     flow.add(slow)
-    flow.until_heard(slow, len(flow.said) + len(me_too))
-    flow.until_heard(bea, len(flow.said))
-    flow.until_heard(ana, len(me_too))
+    flow.until_received(slow, len(flow.sent) + len(me_too))
+    flow.until_received(bea, len(flow.sent))
+    flow.until_received(ana, len(me_too))
     flow.end()
-    assert flow.heard[slow].replace(me_too, b"", 1) == flow.said
-    assert flow.heard[bea] == flow.said
-    assert flow.heard[ana] == me_too
-    ana.say("together again")
-    room.hear(ana, "together again")
+    assert flow.received[slow].replace(me_too, b"", 1) == flow.sent
+    assert flow.received[bea] == flow.sent
+    assert flow.received[ana] == me_too
+    room.say(ana, "together again")
     assert slow.line() == f"{ana.name} dice: together again"
 
 
 @pytest.mark.servers("v3")
-def test_pause_ends_when_the_slow_reader_leaves(room: Room) -> None:
-    flow, _ana, bea, slow = held(room)
+def test_pause_ends_when_the_slow_reader_leaves(room: Room, ana: Peer, bea: Peer) -> None:
+    room.log = None
+    flow, slow = held(room, ana, bea)
     slow.reset()
-    flow.until_heard(bea, len(flow.said))
+    flow.until_received(bea, len(flow.sent))
     flow.end()
-    assert flow.heard[bea] == flow.said
-    bea.say("he has gone")
-    room.hear(bea, "he has gone")
+    assert flow.received[bea] == flow.sent
+    room.say(bea, "he has gone")
 
 
 @pytest.mark.servers("v3")
@@ -212,31 +195,21 @@ def test_coalesce_sends_once_to_each_client_in_a_turn(room: Room) -> None:
     fits into one segment; of two sends the first would have left at once, as one of its own."""
     ana, *speakers = (room.join() for _ in range(11))
     room.log = None
+    texts = [f"line {number}" for number in range(20)]
     room.server.wait_until_at_rest()
     before = {peer: data_segments_in(peer.sock) for peer in (ana, *speakers)}
-    stop(room.server)
-    for speaker in speakers:
-        speaker.say(*(f"line {number}" for number in range(20)))
-    os.kill(room.server.pid, signal.SIGCONT)
+    with stopped(room.server):
+        for speaker in speakers:
+            speaker.say(*texts)
     for peer in (ana, *speakers):
         others = [speaker for speaker in speakers if speaker is not peer]
-        heard = [peer.line() for _ in range(20 * len(others))]
+        lines = [peer.line() for _ in range(20 * len(others))]
         for speaker in others:
-            expected = [f"{speaker.name} dice: line {number}" for number in range(20)]
-            assert [line for line in heard if line.startswith(speaker.name)] == expected
+            expected = [f"{speaker.name} dice: {text}" for text in texts]
+            assert [line for line in lines if line.startswith(speaker.name)] == expected
         segments = data_segments_in(peer.sock) - before[peer]
-        assert segments == 1, f"{len(heard)} lines came in {segments} segments"
-    ana.say("alone")
-    room.hear(ana, "alone", within=PROMPTLY)
-
-
-def stop(server: Server) -> None:
-    """SIGSTOP takes effect when the server wakes up for it, which must not be for a message."""
-    os.kill(server.pid, signal.SIGSTOP)
-    deadline = time.monotonic() + DEADLINE
-    while Path(f"/proc/{server.pid}/stat").read_text().rpartition(")")[2].split()[0] != "T":
-        assert time.monotonic() < deadline, "it does not stop"
-        time.sleep(0.001)
+        assert segments == 1, f"{len(lines)} lines came in {segments} segments"
+    room.say(ana, "alone", within=PROMPTLY)
 
 
 @pytest.mark.servers("epoll")
@@ -246,7 +219,6 @@ def test_idle_clients_are_disconnected_in_time_and_for_no_wakeup_more(room: Room
     ana = room.join()
     silent = [room.join(listens=False) for _ in range(3)]
     joined = time.monotonic()
-    here = 0
     while silent or time.monotonic() < begin + 2 * IDLE:
         for peer in list(silent):
             if closed(peer):
@@ -255,49 +227,38 @@ def test_idle_clients_are_disconnected_in_time_and_for_no_wakeup_more(room: Room
                 silent.remove(peer)
         due = silent and time.monotonic() > joined + IDLE + PROMPTLY
         assert not due, f"{len(silent)} silent clients are still there"
-        here += 1
-        said = time.monotonic()
-        ana.say(f"still here {here}")
-        gone = closed(ana, IDLE / 5)
-        assert not gone, "who has just spoken is not idle"
+        spoke = time.monotonic()
+        ana.say("still here")
+        assert not closed(ana, IDLE / 5), "who has just spoken is not idle"
     server.wait_until_at_rest()
     switches = server.context_switches()
-    time.sleep(max(0.0, said + 0.8 * IDLE - time.monotonic()))  # what is observed: hardly anything
+    time.sleep(max(0.0, spoke + 0.8 * IDLE - time.monotonic()))  # what is observed: hardly anything
     woken = server.context_switches() - switches
     assert woken <= 1, f"woken up {woken} times for one client, whose time has not come"
-    gone = closed(ana, said + IDLE + PROMPTLY - time.monotonic())
-    assert gone, "the last client is still there"
-    assert time.monotonic() >= said + IDLE, "disconnected too soon"
+    assert closed(ana, spoke + IDLE + PROMPTLY - time.monotonic()), "the last client is still there"
+    assert time.monotonic() >= spoke + IDLE, "disconnected too soon"
     server.wait_until_at_rest()
     switches = server.context_switches()
     time.sleep(0.3)  # what is observed is that nothing happens
     assert server.context_switches() == switches, "woken up for nobody"
 
 
-def closed(peer: Peer, within: float = 0.0) -> bool:
+def closed(peer: Peer, within: float = 0.001) -> bool:
     """Whether the server closes the connection within so many seconds; what it sends is lost."""
-    deadline = time.monotonic() + within
-    while True:
-        peer.sock.settimeout(max(1e-6, deadline - time.monotonic()))
-        try:
-            if not peer.sock.recv(1 << 18):
-                return True
-        except ConnectionResetError:
-            return True
-        except socket.timeout:
-            return False
+    with contextlib.suppress(TimeoutError):
+        peer.rest(within)
+        return True
+    return False
 
 
 @pytest.mark.servers("v3")
-def test_nagle_keeps_no_line_back(room: Room) -> None:
+def test_nagle_keeps_no_line_back(room: Room, ana: Peer, bea: Peer) -> None:
     """Two lines for a client who has just spoken herself, so that her kernel keeps its
     acknowledgements back, in case that she goes on."""
-    ana, bea = room.join(), room.join()
     room.log = None
     gaps = []
     for number in range(20):
-        bea.say(f"question {number}")
-        room.hear(bea, f"question {number}")
+        room.say(bea, f"question {number}")
         ana.say("well", "yes")
         assert bea.line() == f"{ana.name} dice: well"
         begin = time.monotonic()

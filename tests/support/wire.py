@@ -7,16 +7,25 @@ and it takes any line that is lost, doubled, reordered or under another's name a
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import itertools
+import os
+import resource
+import select
 import selectors
+import signal
 import socket
 import struct
 import threading
 import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TextIO
 
-from benchmarks.harness.process import DEADLINE, Lines, ServerError
-from benchmarks.harness.server import Server
+from benchmarks.harness.process import DEADLINE, Lines, ServerError, wait_until
+from benchmarks.harness.server import READY, SERVERS, SILENT, Server
+from tests.support.run import running, stat
 
 PROMPTLY = 1.0
 """Seconds: no delivery may be later because of what another client does (the contract)."""
@@ -64,7 +73,7 @@ class Peer:
     def send(self, data: bytes) -> None:
         self.sock.sendall(data)
 
-    def as_heard(self, *texts: str) -> bytes:
+    def delivery(self, *texts: str) -> bytes:
         """What the others receive when it says these lines."""
         return "".join(f"{self.name} dice: {text}\n" for text in texts).encode()
 
@@ -80,63 +89,68 @@ class Peer:
     def close(self) -> None:
         self.sock.close()
 
+    def answered(self) -> bool:
+        """Whether anything is there to be received, if only the end."""
+        poll = select.poll()
+        poll.register(self.sock, select.POLLIN)
+        return bool(poll.poll(0))
+
+    # Each raises TimeoutError after `within` seconds, the first two Closed.
+
     def line(self, within: float = DEADLINE) -> str:
-        """The next line. Raises Closed, or TimeoutError after `within` seconds."""
-        deadline = time.monotonic() + within
-        while b"\n" not in self._received:
-            self._receive(deadline)
-        end = self._received.index(b"\n")
-        line = bytes(self._received[:end])
-        del self._received[: end + 1]
-        return line.decode()
+        """The next line."""
+        self._receive_until(lambda: b"\n" in self._received, within)
+        return self._cut(self._received.index(b"\n") + 1)[:-1].decode()
 
     def take(self, count: int, within: float = DEADLINE) -> bytes:
-        """The next `count` bytes. Raises Closed, or TimeoutError after `within` seconds."""
-        deadline = time.monotonic() + within
-        while len(self._received) < count:
-            self._receive(deadline)
+        """The next `count` bytes."""
+        self._receive_until(lambda: len(self._received) >= count, within)
+        return self._cut(count)
+
+    def rest(self, within: float = DEADLINE) -> bytes:
+        """All that comes until the server closes."""
+        with contextlib.suppress(Closed):
+            self._receive_until(lambda: False, within)
+        return bytes(self._received)
+
+    def _cut(self, count: int) -> bytes:
         data = bytes(self._received[:count])
         del self._received[:count]
         return data
 
-    def rest(self, within: float = DEADLINE) -> bytes:
-        """All that comes until the server closes. TimeoutError: it does not."""
+    def _receive_until(self, enough: Callable[[], bool], within: float) -> None:
         deadline = time.monotonic() + within
-        with contextlib.suppress(Closed):
-            while True:
-                self._receive(deadline)
-        return bytes(self._received)
-
-    def _receive(self, deadline: float) -> None:
-        remaining = deadline - time.monotonic()
-        if remaining <= 0:
-            raise TimeoutError(
-                f"{self.name}: nothing came in time; so far {self._received[-80:]!r}"
-            )
-        self.sock.settimeout(remaining)
-        try:
-            data = self.sock.recv(1 << 18)
-        except ConnectionResetError:
-            raise Closed(f"{self.name}: reset by the server") from None
-        except socket.timeout:
-            return
-        finally:
-            self.sock.settimeout(DEADLINE)
-        if not data:
-            raise Closed(f"{self.name}: closed by the server after {self._received[-80:]!r}")
-        self._received += data
+        while not enough():
+            remaining = deadline - time.monotonic()
+            try:
+                if remaining <= 0:
+                    raise TimeoutError
+                self.sock.settimeout(remaining)
+                data = self.sock.recv(1 << 18)
+            except TimeoutError:
+                so_far = f"so far {self._received[-80:]!r}"
+                raise TimeoutError(f"{self.name}: nothing came in time; {so_far}") from None
+            except ConnectionResetError:
+                raise Closed(f"{self.name}: reset by the server") from None
+            finally:
+                self.sock.settimeout(DEADLINE)
+            if not data:
+                raise Closed(f"{self.name}: closed by the server after {self._received[-80:]!r}")
+            self._received += data
 
 
 class Room:
-    """The peers of one server, and what they must hear."""
+    """The peers of one server, and what they must hear.
 
-    def __init__(self, server: Server, *, broadcasts: bool = True, logs: bool = True):
+    logs: whether what it prints is looked at, too; if it is a server of ours.
+    """
+
+    def __init__(self, server: Server, *, logs: bool = True):
         self.server = server
-        self.broadcasts = broadcasts
-        self.log: Lines | None = server.log if logs else None
+        self.broadcasts = server.name not in SILENT
+        self.log: Lines | None = server.log if logs and server.name in SERVERS else None
         self.listeners: list[Peer] = []
-        self._heard = 0  # lines of the log
-        self._joined = 0
+        self._logged = 0  # lines of the log that have been looked at
 
     def join(self, *, listens: bool = True, receive_buffer: int | None = None) -> Peer:
         """A new peer, which the server knows when this returns.
@@ -145,11 +159,9 @@ class Room:
         """
         peer = Peer(self.server.address, receive_buffer)
         if self.log:
-            self.log.wait(f"Cliente conectado: {peer.name}".__eq__)
+            come_in(self.server, peer)
         elif self.listeners:
-            self._joined += 1
-            peer.say(f"joins as number {self._joined}")
-            self.hear(peer, f"joins as number {self._joined}")
+            self.say(peer, "here I am")
         if listens:
             self.listeners.append(peer)
         return peer
@@ -161,6 +173,11 @@ class Room:
         self.server.shrink_send_buffer(peer.sock)
         return peer
 
+    def say(self, sender: Peer, *texts: str, within: float = DEADLINE) -> None:
+        """The sender says these lines, in one go, and everyone hears them."""
+        sender.say(*texts)
+        self.hear(sender, *texts, within=within)
+
     def hear(self, sender: Peer, *texts: str, within: float = DEADLINE) -> None:
         """Everyone but the sender hears these lines of the sender next, and nothing else."""
         deadline = time.monotonic() + within
@@ -168,29 +185,95 @@ class Room:
             expected = f"{sender.name} dice: {text}"
             for peer in self.listeners if self.broadcasts else []:
                 if peer is not sender:
-                    heard = peer.line(deadline - time.monotonic())
-                    assert heard == expected, (
-                        f"{peer.name} heard {heard[:120]!r}, expected {expected[:120]!r}: a line "
+                    line = peer.line(deadline - time.monotonic())
+                    assert line == expected, (
+                        f"{peer.name} heard {line[:120]!r}, expected {expected[:120]!r}: a line "
                         "lost, doubled, out of order, or sent to its own sender"
                     )
             if self.log:
-                self._heard = self.log.wait(lambda line: " dice: " in line, self._heard) + 1
-                logged = self.log[self._heard - 1]
-                assert logged == expected, f"logged {logged[:120]!r}, not {expected[:120]!r}"
+                self._logged = self.log.wait(is_message, self._logged) + 1
+                line = self.log[self._logged - 1]
+                assert line == expected, f"logged {line[:120]!r}, not {expected[:120]!r}"
         assert time.monotonic() < deadline, f"{texts[-1]!r} came later than {within:g} s"
+
+    def hear_all(self, expected: set[str]) -> None:
+        """Everyone hears these lines next, from whomever and in any order, and nothing else."""
+        for peer in self.listeners if self.broadcasts else []:
+            assert {peer.line() for _ in expected} == expected
+        if self.log:
+            first = self._logged
+            for _ in expected:
+                self._logged = self.log.wait(is_message, self._logged) + 1
+            assert set(filter(is_message, self.log.all()[first : self._logged])) == expected
 
     def leave(self, peer: Peer) -> None:
         """From now on this peer need not hear anything."""
         if peer in self.listeners:
             self.listeners.remove(peer)
 
-    def gone(self, peer: Peer, reason: str = "") -> None:
-        """The server knows that this peer has left, and says why it ended it, if it did."""
-        self.leave(peer)
-        if self.log:
-            prefix = f"Cliente desconectado: {peer.name}"
-            line = self.log[self.log.wait(lambda line: line.startswith(prefix))]
-            assert line == prefix + (f" ({reason})" if reason else "")
+    def gone(self, *peers: Peer, reason: str = "") -> None:
+        """The server knows that these have left, and says why it ended them, if it did."""
+        for peer in peers:
+            self.leave(peer)
+            if self.log:
+                line = f"Cliente desconectado: {peer.name}"
+                self.log.wait((f"{line} ({reason})" if reason else line).__eq__)
+
+
+def padded(count: int, size: int) -> list[str]:
+    """As many lines of so many characters, all different."""
+    return [f"{number:03} ".ljust(size, "x") for number in range(count)]
+
+
+def is_message(line: str) -> bool:
+    """Whether a line of the log is what somebody has said."""
+    return " dice: " in line
+
+
+def come_in(server: Server, *peers: Peer) -> None:
+    """Wait until the log says that they are in."""
+    for peer in peers:
+        server.log.wait(f"Cliente conectado: {peer.name}".__eq__)
+
+
+def limit_memory(server: Server, spare: int) -> None:
+    """No more address space than it uses now and so many MiB."""
+    pages = int(Path(f"/proc/{server.pid}/statm").read_text().split()[0])
+    limit = pages * resource.getpagesize() + (spare << 20)
+    resource.prlimit(server.pid, resource.RLIMIT_AS, (limit, limit))
+
+
+@contextlib.contextmanager
+def stopped(server: Server) -> Iterator[None]:
+    """What is done meanwhile is there in one wakeup of the server.
+
+    SIGSTOP takes effect when the server wakes up for it, which must not be for anything else.
+    """
+    os.kill(server.pid, signal.SIGSTOP)
+    wait_until(lambda: stat(server.pid)[0] in "Tt", "it does not stop")
+    yield
+    os.kill(server.pid, signal.SIGCONT)
+
+
+@contextlib.contextmanager
+def logging_into_a_pipe(
+    command: list[str], prepare: Callable[[int], object]
+) -> Iterator[tuple[Any, TextIO]]:
+    """The address of a server, and its log, which nobody reads but the test; prepare: is called
+    with the end that the server writes into."""
+    reader, writer = os.pipe()
+    prepare(writer)
+    environment = {**os.environ, "PYTHONIOENCODING": "utf-8"}
+    with open(reader, encoding="utf-8") as log, running(
+        [*command, "--port", "0"], stdout=writer, env=environment
+    ) as process:
+        os.close(writer)
+        ready = READY.match(log.readline())
+        assert ready
+        yield ast.literal_eval(ready[1]), log
+        process.terminate()
+        assert process.communicate(timeout=DEADLINE)[1] == ""
+    assert process.returncode == 0
 
 
 class Flood:
@@ -240,9 +323,8 @@ class Flood:
         self._thread.join()
 
 
-def refused(server: Server) -> Peer:
-    """A newcomer that is told that the server is full, and closed."""
+def refused(server: Server) -> None:
+    """A newcomer is told that the server is full, and closed."""
     peer = Peer(server.address)
     assert peer.rest() == FULL, "a newcomer that has no place must be told `servidor lleno`"
     peer.close()
-    return peer
