@@ -111,8 +111,8 @@ def commit() -> str:
 
 def cpu_model() -> str:
     """As /proc/cpuinfo calls it; the architecture where it has no name."""
-    found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
-    return found[1].strip() if found else platform.machine()
+    model = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    return model[1].strip() if model else platform.machine()
 
 
 def _program() -> list[str]:
