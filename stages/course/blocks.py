@@ -249,9 +249,9 @@ def link(text: str, path: str, number: int | None = None) -> str:
 
 def spread(name: str, workload: str, server: str, digits: int = 3) -> str:
     """The cell of comparison.md."""
-    found = results("comparison")["derived"][name].get(workload, {}).get(server)
+    figure = results("comparison")["derived"][name].get(workload, {}).get(server)
     rounds = results("comparison")["parameters"]["rounds"]
-    return cell(found, rounds, digits) if found else "-"
+    return cell(figure, rounds, digits) if figure else "-"
 
 
 def _code(text: str) -> str:
