@@ -14,10 +14,12 @@ import functools
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import fields
 from typing import Any
 
-from benchmarks.compare import tables
-from benchmarks.compare.tables import BUSY, MARK, cell, number, unsaturated
+from benchmarks.compare import figures
+from benchmarks.compare.figures import BUSY, cell, number, unsaturated
+from benchmarks.compare.tables import MARK, Page
 from benchmarks.harness.environment import differences
 from benchmarks.harness.files import ROOT
 from benchmarks.harness.server import BROADCASTING, SILENT
@@ -42,7 +44,7 @@ LOADS = ("lock-step 10", "lock-step 100", "flood 100")
 @functools.lru_cache(maxsize=None)
 def results(name: str) -> dict[str, Any]:
     path = ROOT / RESULTS[name]
-    return tables.load(path) if name == "comparison" else dict(json.loads(path.read_text("utf-8")))
+    return figures.load(path) if name == "comparison" else dict(json.loads(path.read_text("utf-8")))
 
 
 def median(name: str, workload: str, server: str) -> float:
@@ -72,10 +74,15 @@ def cpu(workload: str, server: str) -> str:
     return f"{number(median('cpu_us', workload, server))} µs"
 
 
+def room_size(server: str) -> int:
+    """The size of a room whose members' lines, one of each, take a second; to the hundred."""
+    return int((1e6 / median("cpu_us", "lock-step 100", server)) ** 0.5 / 100) * 100
+
+
 def ratio(workload: str, server: str, reference: str) -> str:
     """CPU time per delivery over that of another server: the median of the rounds' ratios."""
     pair = (workload, server), (workload, reference)
-    return number(tables.ratio(results("comparison"), "cpu_us", *pair)["median"])
+    return number(figures.ratio(results("comparison"), "cpu_us", *pair)["median"])
 
 
 def memory(server: str) -> str:
@@ -85,7 +92,7 @@ def memory(server: str) -> str:
 
 def idle(server: str) -> str:
     """The CPU time that an idle client adds to each turn."""
-    return f"{tables.idle_in_turn(results('comparison'), server)} of each turn"
+    return f"{figures.idle_in_turn(results('comparison'), server)} of each turn"
 
 
 def calls(server: str) -> str:
@@ -165,7 +172,7 @@ def cost(*servers: str) -> str:
 def readiness() -> str:
     """One wait against the number of idle descriptors."""
     note = "CPU time of one wait, µs. One descriptor is ready, K others are idle."
-    return block(tables.Page(results("comparison")).waits(), note, sources("comparison"))
+    return block(Page(results("comparison")).waits(), note, sources("comparison"))
 
 
 def round_of(server: str) -> str:
@@ -182,6 +189,37 @@ def round_of(server: str) -> str:
     if server in BROADCASTING:
         note += " The server was `--quiet`: else there is one `write` more, the log."
     return block(table(rows, numbers=False), note, sources("rounds"))
+
+
+def options() -> str:
+    """What the operator of v5 may choose."""
+    from sock_chat.config import Config
+
+    rows = [["option", "default", "meaning"]]
+    for option in fields(Config):
+        name, value = f"--{option.name.replace('_', '-')}", option.default
+        metavar = option.metadata["metavar"] or option.name.upper()
+        if option.metadata["choices"]:
+            metavar = "\\|".join(option.metadata["choices"])
+        switch = value is False
+        meaning = re.sub(r" \([^()]*\)$", "", option.metadata["help"] % {"default": ""})
+        default = "" if switch or value in (None, ()) else f"`{value}`"
+        rows.append([f"`{name}`" if switch else f"`{name} {metavar}`", default, meaning])
+    return block(table(rows, numbers=False))
+
+
+def commands() -> str:
+    """What /help of v5 says, and where each command may be given."""
+    from sock_chat import commands as commands  # it fills the table
+    from sock_chat.table import TABLE
+
+    rows = [["command", "`/help` says", "where"]]
+    for command in TABLE.values():
+        where = "at the door, too" if command.at_door else ""
+        rows.append(
+            [_code(command.usage), command.help, where or "operators" * command.for_operators]
+        )
+    return block(table(rows, numbers=False))
 
 
 def diff(old: str, new: str) -> str:
@@ -216,9 +254,9 @@ def link(text: str, path: str, number: int | None = None) -> str:
 
 def spread(name: str, workload: str, server: str, digits: int = 3) -> str:
     """The cell of comparison.md."""
-    found = results("comparison")["derived"][name].get(workload, {}).get(server)
+    figure = results("comparison")["derived"][name].get(workload, {}).get(server)
     rounds = results("comparison")["parameters"]["rounds"]
-    return cell(found, rounds, digits) if found else "-"
+    return cell(figure, rounds, digits) if figure else "-"
 
 
 def _code(text: str) -> str:

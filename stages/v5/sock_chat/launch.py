@@ -4,20 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
 import socket
 import ssl
 from collections.abc import Sequence
 
 from sock_chat.config import Config
 from sock_chat.server import Door, Server
-from sock_chat.system import (
-    OWN,
-    RESERVE,
-    listen,
-    raise_descriptor_limit,
-    reserve_standard_streams,
-)
+from sock_chat.system import RESERVE, listen, prepare_process
 from sock_chat.tcp import Connection
 from sock_chat.tls import TlsConnection, make_context
 
@@ -32,10 +25,8 @@ class Refusal(Exception):
 def main(config: Config) -> str | None:
     """Serve. Returns why it cannot, for sys.exit()."""
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # Server says what is to be said
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback before serve() takes over
-    reserve_standard_streams()
-    limit = raise_descriptor_limit()
-    if limit < RESERVE + OWN:
+    limit = prepare_process()
+    if limit < 2 * RESERVE:
         return f"El límite de {limit} descriptores no deja sitio a nadie"
     try:
         context = _context(config)
