@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
 import socket
 import ssl
 from collections.abc import Sequence
@@ -39,6 +40,7 @@ def main(config: Config) -> str | None:
         import uvloop
 
         uvloop.run(server.serve())
+    signal.setitimer(signal.ITIMER_REAL, 0)  # of the stop
     return None
 
 
