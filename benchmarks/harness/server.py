@@ -25,10 +25,8 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from benchmarks.harness.cpus import pinned
@@ -43,6 +41,7 @@ from benchmarks.harness.process import (
     free_port,
     has_ended,
     starter,
+    wait_until,
 )
 from benchmarks.harness.roster import PEERS
 
@@ -97,8 +96,8 @@ def missing(name: str, python: str = sys.executable) -> str:
     done = subprocess.run(
         [python, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
     )
-    told = done.stderr.strip().rpartition("Unavailable: ")
-    return f"{reason}{told[2] if told[1] else ''}" if done.returncode else ""
+    _, unavailable, why = done.stderr.strip().rpartition("Unavailable: ")
+    return f"{reason}{why if unavailable else ''}" if done.returncode else ""
 
 
 class Server:
@@ -140,9 +139,6 @@ class Server:
             command = shlex.split(server.replace("{port}", str(port)))
         elif server in PEERS:
             port = free_port()
-            missing = PEERS[server].missing()
-            if missing:
-                raise ServerError(missing)
             command = PEERS[server].command(port)
         else:
             known = ", ".join((*SERVERS, *PEERS))
@@ -184,15 +180,14 @@ class Server:
             assert ready
             address: tuple[Any, ...] = ast.literal_eval(ready[1])
             return address
-        deadline = time.monotonic() + DEADLINE
-        while True:
-            if accepts(port):
-                return ("127.0.0.1", port)
+
+        def is_ready() -> bool:
             if self.process.poll() is not None:
                 raise ServerError(f"{self.name}: ended at once: {self.errors.rest()[-5:]}")
-            if time.monotonic() > deadline:
-                raise ServerError(f"{self.name}: does not accept on port {port}")
-            time.sleep(0.02)  # a stranger's server says nothing when it is ready
+            return accepts(port)  # a stranger's server says nothing when it is ready
+
+        wait_until(is_ready, f"{self.name}: does not accept on port {port}")
+        return ("127.0.0.1", port)
 
     def stop(self, signum: int = signal.SIGTERM) -> int:
         """Send `signum`, wait until the process has ended, return its exit status."""
@@ -220,12 +215,7 @@ class Server:
     def __enter__(self) -> Server:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         if self._tied or self.process.poll() is None:
             self.kill()
 
@@ -254,18 +244,16 @@ class Server:
         A message that has been delivered does not tell that the thread which delivered it waits
         for the next one yet, nor that another has finished with a newcomer.
         """
-        deadline = time.monotonic() + DEADLINE
         before = -1
-        while True:
+
+        def is_at_rest() -> bool:
+            nonlocal before
             # The state follows the name, which is in parentheses: proc_pid_stat(5).
             states = {stat.rpartition(")")[2].split()[0] for stat in self._of_threads("stat")}
-            now = self.context_switches()
-            if states == {"S"} and now == before:
-                return
-            if time.monotonic() > deadline:
-                raise ServerError(f"{self.name}: does not come to rest; states {states}")
-            before = now
-            time.sleep(0.001)
+            last, before = before, self.context_switches()
+            return states == {"S"} and last == before
+
+        wait_until(is_at_rest, f"{self.name}: does not come to rest")
 
     def resident_kib(self) -> int:
         """Resident memory, VmRSS."""
@@ -323,9 +311,9 @@ class Server:
 
     def _status(self, field: str) -> int:
         status = Path(f"/proc/{self.pid}/status").read_text()
-        found = re.search(rf"^{field}:\s+(\d+)", status, re.MULTILINE)
-        assert found, status
-        return int(found[1])
+        match = re.search(rf"^{field}:\s+(\d+)", status, re.MULTILINE)
+        assert match, status
+        return int(match[1])
 
 
 def _only_child(pid: int) -> int:

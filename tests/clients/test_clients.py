@@ -20,9 +20,9 @@ from typing import Any
 import pytest
 
 from benchmarks.harness.files import ROOT
-from benchmarks.harness.process import DEADLINE, cpu_seconds, free_port, has_ended
+from benchmarks.harness.process import DEADLINE, cpu_seconds, free_port, has_ended, wait_until
 from benchmarks.harness.server import BROADCASTING, Server
-from tests.support.run import ends, running, stat, wait_until
+from tests.support.run import ends, running, stat
 
 Launch = Callable[..., "Client"]
 

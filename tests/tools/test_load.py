@@ -20,7 +20,7 @@ import pytest
 from benchmarks.harness.compiled import no_compiler
 from benchmarks.harness.files import ROOT
 from benchmarks.harness.flood import SOURCE, Target
-from benchmarks.harness.process import DEADLINE, ServerError, free_port
+from benchmarks.harness.process import DEADLINE, ServerError, free_port, wait_until
 from benchmarks.harness.server import Server
 from benchmarks.load import __main__ as load
 from tests.support.faulty import (
@@ -33,6 +33,7 @@ from tests.support.faulty import (
     last_dropped,
 )
 from tests.support.needed import needed_in_ci
+from tests.support.run import MARK, processes
 
 CLIENTS = 20
 SMALL = ("--clients", "20", "--senders", "4", "--rate", "100")
@@ -45,15 +46,16 @@ Tool = Callable[..., "subprocess.Popen[str]"]
 
 @pytest.fixture
 def tool(tmp_path: Path) -> Iterator[Tool]:
-    """Start load.py in a folder of its own, as the leader of a session, as from a shell."""
+    """Start it as the leader of a session, as from a shell."""
     if no_compiler(SOURCE):
         needed_in_ci("no C compiler")
     started: list[subprocess.Popen[str]] = []
 
     def tool(*arguments: str) -> subprocess.Popen[str]:
         process = subprocess.Popen(
-            [sys.executable, str(ROOT / "benchmarks" / "load"), *arguments],
-            cwd=tmp_path,
+            [sys.executable, "-m", "benchmarks.load", *arguments],
+            cwd=ROOT,
+            env={**os.environ, MARK: str(tmp_path)},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -83,8 +85,8 @@ def at(server: Target) -> tuple[str, str]:
 def report(process: subprocess.Popen[str]) -> dict[str, Any]:
     out, err = process.communicate(timeout=DEADLINE)
     assert process.returncode == 0, err
-    found: dict[str, Any] = json.loads(out)
-    return found
+    result: dict[str, Any] = json.loads(out)
+    return result
 
 
 def assert_fails(process: subprocess.Popen[str], status: int, text: str) -> None:
@@ -94,67 +96,40 @@ def assert_fails(process: subprocess.Popen[str], status: int, text: str) -> None
     assert re.fullmatch(rf"load\.py: .*{text}.*\n", err)
 
 
-def wait_until(happened: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + DEADLINE
-    while not happened():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.005)
-
-
-def descendants(pid: int) -> dict[int, str]:
-    """The command lines of the processes below one, by pid."""
-    found = {}
-    try:
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        for child in map(int, children):
-            found[child] = Path(f"/proc/{child}/cmdline").read_text().replace("\0", " ")
-            found |= descendants(child)
-    except (FileNotFoundError, ProcessLookupError):  # it has just ended
-        pass
-    return found
-
-
-def runs(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-
-
-def own_server(process: subprocess.Popen[str]) -> int:
+def own_server(mark: Path) -> int:
     """The pid of the server that the tool has started, once all clients are with it."""
-    found: list[int] = []
+    servers: list[int] = []
 
-    def full() -> bool:
-        below = descendants(process.pid).items()
-        found[:] = [pid for pid, line in below if "lowlevel" in line and "starter.py" not in line]
-        return bool(found) and len(os.listdir(f"/proc/{found[0]}/fd")) >= CLIENTS
+    def is_full() -> bool:
+        lines = processes(mark).items()
+        servers[:] = [pid for pid, line in lines if " -m lowlevel " in line and "{" not in line]
+        return bool(servers) and len(os.listdir(f"/proc/{servers[0]}/fd")) >= CLIENTS
 
-    wait_until(full, "the server of load.py does not get its clients")
-    return found[0]
+    wait_until(is_full, "the server of load.py does not get its clients")
+    return servers[0]
 
 
 # What it reports.
 
 
 def test_load_of_a_server_it_starts_counts_each_delivery(tool: Tool) -> None:
-    found = report(tool("--server", "epoll", *SHORT, "--json", "-"))
-    assert found["messages"] == 50
-    assert found["deliveries"] == 50 * (CLIENTS - 1)
-    assert found["warm_up_deliveries"] == 10 * (CLIENTS - 1)
-    latencies = [*found["latency_us"].values()]
-    assert [*found["latency_us"]] == ["p50", "p90", "p99", "p99.9", "max"]
+    result = report(tool("--server", "epoll", *SHORT, "--json", "-"))
+    assert result["messages"] == 50
+    assert result["deliveries"] == 50 * (CLIENTS - 1)
+    assert result["warm_up_deliveries"] == 10 * (CLIENTS - 1)
+    latencies = [*result["latency_us"].values()]
+    assert [*result["latency_us"]] == ["p50", "p90", "p99", "p99.9", "max"]
     assert latencies == sorted(latencies) and latencies[0] > 0
     # At least 1, but that a segment which the kernel sends again, on a busy machine, counts, too.
-    assert 0.9 < found["messages_per_data_segment"] <= 60
-    assert 0 < found["load_cpu_percent"] <= 110
-    assert found["server_process"]["cpu_seconds"] > 0
-    assert found["server_process"]["resident_kib"] > 1024
-    assert not found["interrupted"] and found["parameters"]["size"] == 32
-    assert {"command", "date", "cpu", "kernel", "python"} <= {*found["environment"]}
-    assert found["environment"]["command"].startswith("python -m benchmarks.load --server epoll ")
+    assert 0.9 < result["messages_per_data_segment"] <= 60
+    assert 0 < result["load_cpu_percent"] <= 110
+    assert result["server_process"]["cpu_seconds"] > 0
+    assert result["server_process"]["resident_kib"] > 1024
+    assert not result["interrupted"] and result["parameters"]["size"] == 32
+    assert {"command", "date", "cpu", "kernel", "python"} <= {*result["environment"]}
+    assert result["environment"]["command"].startswith("python -m benchmarks.load --server epoll ")
     for percent, doubted in ((90, False), (91, True)):
-        text = "\n".join(load.lines({**found, "load_cpu_percent": percent}))
+        text = "\n".join(load.lines({**result, "load_cpu_percent": percent}))
         assert ("had hardly any CPU left" in text) == doubted
 
 
@@ -162,12 +137,13 @@ def test_load_of_a_server_that_runs_already_goes_into_table_and_file(
     tool: Tool, server: Server, tmp_path: Path
 ) -> None:
     arguments = (*SMALL, "--senders", "20", "--size", "9", "--duration", "0.3", "--warm-up", "0")
-    process = tool(*at(server), *arguments, "--json", "load.json")
+    file = tmp_path / "load.json"
+    process = tool(*at(server), *arguments, "--json", str(file))
     out, err = process.communicate(timeout=DEADLINE)
     assert (process.returncode, err) == (0, "")
-    found = json.loads((tmp_path / "load.json").read_text())
-    assert found["server_process"] is None and found["pinning"] is None
-    assert found["deliveries"] == found["messages"] * (CLIENTS - 1)
+    result = json.loads(file.read_text())
+    assert result["server_process"] is None and result["pinning"] is None
+    assert result["deliveries"] == result["messages"] * (CLIENTS - 1)
     first, *others = out.splitlines()
     assert first.startswith("{}:{}: 20 clients, of which 20 send".format(*server.address))
     assert any(line.split() == ["deliveries", "570,", "each", "checked"] for line in others)
@@ -181,9 +157,9 @@ def test_load_over_ipv6_of_lines_longer_than_a_segment(tool: Tool) -> None:
         needed_in_ci("::1 is not there")
     with server:
         where = ("--connect", f"[::1]:{server.address[1]}")
-        found = report(tool(*where, *FEW, "--size", "65536", "--duration", "0.05", "--json", "-"))
-    assert found["deliveries"] == 20 * 3
-    assert 0 < found["messages_per_data_segment"] <= 1
+        result = report(tool(*where, *FEW, "--size", "65536", "--duration", "0.05", "--json", "-"))
+    assert result["deliveries"] == 20 * 3
+    assert 0 < result["messages_per_data_segment"] <= 1
 
 
 # What it refuses.
@@ -254,8 +230,8 @@ def test_load_counts_from_when_a_message_was_due(tool: Tool) -> None:
         return [(fd, line) for fd in others]
 
     with Faulty(late) as server:
-        found = report(tool(*at(server), *FEW, "--duration", "0.05", "--json", "-"))
-    assert found["messages"] == 20 and found["latency_us"]["p50"] > 200_000
+        result = report(tool(*at(server), *FEW, "--duration", "0.05", "--json", "-"))
+    assert result["messages"] == 20 and result["latency_us"]["p50"] > 200_000
 
 
 def test_load_says_that_the_server_is_full(tool: Tool) -> None:
@@ -273,19 +249,20 @@ def test_load_says_that_the_server_has_died_half_way(tool: Tool, server: Server)
     assert_fails(process, 1, f"the server closed {CLIENTS} of {CLIENTS} connections")
 
 
-def test_load_says_how_its_own_server_has_died(tool: Tool) -> None:
+def test_load_says_how_its_own_server_has_died(tool: Tool, tmp_path: Path) -> None:
     process = tool("--server", "epoll", *LONG)
-    os.kill(own_server(process), signal.SIGKILL)
+    os.kill(own_server(tmp_path), signal.SIGKILL)
     assert_fails(process, 1, "the server has ended: killed by signal 9")
 
 
-def test_ctrl_c_prints_what_was_measured_until_then(tool: Tool, server: Server) -> None:
+def test_ctrl_c_prints_what_was_measured_until_then(
+    tool: Tool, server: Server, tmp_path: Path
+) -> None:
     """At once, although the server has stopped and the deadline is far."""
     far = ("--size", "65536", "--duration", "600", "--deadline", "600")
     process = tool(*at(server), *FEW, *far, "--json", "-")
     server.log.wait(lambda line: " dice: 00000005" in line)
-    below = descendants(process.pid)
-    assert len(below) == 1
+    assert len(processes(tmp_path)) == 2, "load.py and the load"
     os.kill(server.pid, signal.SIGSTOP)
     try:
         full = time.monotonic() + 1  # 26 MB are due meanwhile
@@ -295,22 +272,21 @@ def test_ctrl_c_prints_what_was_measured_until_then(tool: Tool, server: Server) 
     finally:
         os.kill(server.pid, signal.SIGCONT)
     assert process.returncode == 130, err
-    found = json.loads(out)
-    assert found["interrupted"] and found["messages"] > 20
-    assert 0 < found["deliveries"] < found["messages"] * 3
-    assert 0 < found["messages_held_back"] < found["messages"]
+    result = json.loads(out)
+    assert result["interrupted"] and result["messages"] > 20
+    assert 0 < result["deliveries"] < result["messages"] * 3
+    assert 0 < result["messages_held_back"] < result["messages"]
     assert "Traceback" not in err and "interrupted after" in err
-    wait_until(lambda: not any(map(runs, below)), "the load has outlived load.py")
+    wait_until(lambda: not processes(tmp_path), "the load has outlived load.py")
 
 
 @pytest.mark.parametrize(("signum", "status"), [(signal.SIGTERM, 143), (signal.SIGKILL, -9)])
-def test_nothing_outlives_it(tool: Tool, signum: int, status: int) -> None:
+def test_nothing_outlives_it(tool: Tool, tmp_path: Path, signum: int, status: int) -> None:
     process = tool("--server", "epoll", *LONG)
-    own_server(process)
-    below = descendants(process.pid)
-    assert len(below) == 2, "the load and the server"
+    own_server(tmp_path)
+    assert len(processes(tmp_path)) == 3, "load.py, the load and the server"
     process.send_signal(signum)
     _, err = process.communicate(timeout=DEADLINE)
     assert process.returncode == status, err
     assert "Traceback" not in err
-    wait_until(lambda: not any(map(runs, below)), f"some of {below} have outlived load.py")
+    wait_until(lambda: not processes(tmp_path), "something has outlived load.py")
