@@ -30,7 +30,6 @@ SQE = struct.Struct("<BBHiQQIIQH22x")
 SQE_SIZE = SQE.size
 POLL_ADD, ASYNC_CANCEL, CLOSE, SEND, RECV = 6, 14, 19, 26, 27
 BUFFER_SELECT, SKIP_SUCCESS = 1 << 5, 1 << 6  # its flags
-CANCEL_ALL, CANCEL_FD, CANCEL_ANY = 1 << 0, 1 << 1, 1 << 2
 RECV_MULTISHOT = 1 << 1
 # A completion queue entry: user_data, result, flags.
 CQE = struct.Struct("<QiI")
