@@ -1,7 +1,8 @@
 """Programs in C and in Go, compiled when they are first used.
 
-They are kept in `sock_chat` in the user's cache folder, under a name made of the source and of the
-compiler: when one of these changes, it is compiled again, and what was there stays usable.
+They are kept in `sock_chat` in the user's cache folder, under a name made of the source, of the
+headers beside it and of the compiler: when one of these changes, it is compiled again, and what was
+there stays usable.
 """
 
 from __future__ import annotations
@@ -71,7 +72,8 @@ def program(source: Path) -> Path:
         raise CompileError(missing)
     compiler = [c_compiler(), *C_FLAGS] if source.suffix == ".c" else ["go", "build"]
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sock_chat"
-    parts = [*compiler, version_of(source), source.read_text("utf-8")]
+    sources = [source, *sorted(source.parent.glob("*.h"))]
+    parts = [*compiler, version_of(source), *(path.read_text("utf-8") for path in sources)]
     key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
     compiled = cache / f"{source.stem}-{key}"
     if not compiled.exists():
