@@ -245,13 +245,3 @@ def test_every_patch_is_on_the_page_and_numbered_as_its_exercise() -> None:
             number = line.split()[1]
         for patch in re.findall(r"\[(?:A solution|The breakage)\]\(\S+/([\w-]+)\.patch\)", line):
             assert f"{patch.partition('-')[0]}." == number
-
-
-def test_what_the_page_names_is_there() -> None:
-    page = PAGE.read_text()
-    for path in re.findall(r"\]\(([\w./-]+)\)", page):
-        assert (PAGE.parent / path).exists(), path
-    for path in re.findall(
-        r"(?<![/.\w])(?:benchmarks|lowlevel|profiling|stages|tests)/[\w./-]*\w", page
-    ):
-        assert (ROOT / path).exists(), path
