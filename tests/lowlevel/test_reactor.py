@@ -1,9 +1,8 @@
-"""lowlevel's reactor: its rules one by one, on each back end."""
+"""lowlevel's reactor: its rules one by one, on each back end. That a stop ends the turn:
+test_looks.py; that a signal ends the wait: tests/contract/test_process.py."""
 
 from __future__ import annotations
 
-import os
-import signal
 import socket
 import threading
 import time
@@ -102,47 +101,31 @@ def test_an_end_is_reported_whatever_was_asked_about(
     assert ear.masks and ear.masks[0] & (READABLE | WRITABLE | HANGUP)
 
 
-def ready(reactor: Reactor, sockets: ExitStack, count: int) -> list[Ear]:
-    """As many ears, all of them ready to read."""
-    ears = []
-    for _ in range(count):
-        ours, theirs = (sockets.enter_context(sock) for sock in socket.socketpair())
-        theirs.send(b"x")
-        ears.append(Ear(ours))
-        reactor.register(ears[-1], READABLE)
-    return ears
-
-
-def test_who_is_unregistered_is_not_called_even_if_it_was_ready(
-    reactor: Reactor, sockets: ExitStack
-) -> None:
-    ears = ready(reactor, sockets, 2)
-    for ear, other in zip(ears, reversed(ears)):
-        ear.action = partial(reactor.unregister, other)
-    reactor.poll(None)
-    assert sorted(len(ear.masks) for ear in ears) == [0, 1]
-
-
 def test_a_newcomer_on_the_same_descriptor_gets_no_event_of_its_predecessor(
     reactor: Reactor, sockets: ExitStack
 ) -> None:
-    """Both are ready in one batch; whoever is called first closes the other, and the next socket
-    that is opened has its number."""
-    ears = ready(reactor, sockets, 2)
+    """Two are ready in one batch; whoever is called first closes the other, who is not called any
+    more, and the next socket that is opened has its number."""
     newcomers: list[Ear] = []
+
+    def open_pair() -> list[socket.socket]:
+        return [sockets.enter_context(sock) for sock in socket.socketpair()]
 
     def replace(ear: Ear) -> None:
         number = ear.fileno()
         reactor.unregister(ear)
         ear.sock.close()
-        pair = [sockets.enter_context(sock) for sock in socket.socketpair()]
-        newcomers.append(Ear(pair[0] if pair[0].fileno() == number else pair[1]))
-        assert newcomers[0].fileno() == number
+        newcomers.extend(Ear(sock) for sock in open_pair() if sock.fileno() == number)
         reactor.register(newcomers[0], READABLE)
 
-    for ear, other in zip(ears, reversed(ears)):
+    pairs = open_pair(), open_pair()
+    ears = [Ear(ours) for ours, _ in pairs]
+    for ear, other, (_, theirs) in zip(ears, reversed(ears), pairs):
         ear.action = partial(replace, other)
+        theirs.send(b"x")
+        reactor.register(ear, READABLE)
     reactor.poll(None)
+    assert sorted(len(ear.masks) for ear in ears) == [0, 1]
     assert [ear.masks for ear in newcomers] == [[]], "an event of somebody who has gone"
 
 
@@ -211,31 +194,3 @@ def test_another_thread_ends_the_wait(reactor: Reactor) -> None:
     before = time.monotonic()
     reactor.poll(0.05)
     assert time.monotonic() - before >= 0.05, "woken up once, and not again for it"
-
-
-def test_a_signal_ends_the_wait(reactor: Reactor) -> None:
-    caught: list[int] = []
-
-    def stop(signum: int, _: object) -> None:
-        caught.append(signum)
-        reactor.stop()
-
-    former = signal.signal(signal.SIGUSR1, stop)
-    previous = signal.set_wakeup_fd(reactor.wakeup_fd(), warn_on_full_buffer=False)
-    try:
-        reactor.call_later(0, lambda: os.kill(os.getpid(), signal.SIGUSR1))
-        reactor.run()
-    finally:
-        signal.set_wakeup_fd(previous)
-        signal.signal(signal.SIGUSR1, former)
-    assert caught == [signal.SIGUSR1]
-
-
-def test_stop_ends_the_turn_after_the_callback_that_is_running(
-    reactor: Reactor, sockets: ExitStack
-) -> None:
-    ears = ready(reactor, sockets, 3)
-    for ear in ears:
-        ear.action = reactor.stop
-    reactor.run()
-    assert sum(len(ear.masks) for ear in ears) == 1
