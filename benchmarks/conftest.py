@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 from collections.abc import Callable, Iterator
@@ -41,12 +42,11 @@ server_clock = ServerClock()
 def pytest_report_header(config: pytest.Config) -> list[str]:
     if not config.getoption("benchmark_only"):
         return []
-    pins = (
-        f"server on CPU {SERVER_CPU}, load on CPU {LOAD_CPU}"
-        if LOAD_CPU is not None
-        else "unpinned"
-    )
-    return [f"sock_chat: {sentence(environment())}", f"sock_chat: {pins}"]
+    pins = f"server on CPU {SERVER_CPU}, load on CPU {LOAD_CPU}"
+    return [
+        f"sock_chat: {sentence(environment())}",
+        f"sock_chat: {'unpinned' if LOAD_CPU is None else pins}",
+    ]
 
 
 def pytest_benchmark_update_json(
@@ -56,15 +56,9 @@ def pytest_benchmark_update_json(
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _descriptors() -> Iterator[int]:
-    with descriptor_limit_raised() as limit:
-        yield limit
-
-
-@pytest.fixture
-def descriptors(_descriptors: int) -> int:
-    """How many this process may have."""
-    return _descriptors
+def _descriptors() -> Iterator[None]:
+    with descriptor_limit_raised():
+        yield
 
 
 @pytest.fixture(autouse=True)
@@ -100,3 +94,15 @@ def eventfds(count: int) -> Iterator[list[int]]:
     finally:
         for fd in fds:
             os.close(fd)
+
+
+def new_uvloop() -> asyncio.AbstractEventLoop:
+    """Skips the test where there is no uvloop."""
+    uvloop = pytest.importorskip("uvloop", reason="uvloop is not installed: pip install uvloop")
+    loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
+    return loop
+
+
+def tell_per(benchmark: Any, unit: str, count: int) -> None:
+    """The median of a round that has so many of these, for each of them."""
+    benchmark.extra_info[f"microseconds per {unit}"] = benchmark.stats["median"] / count * 1e6

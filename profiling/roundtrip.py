@@ -8,7 +8,9 @@
 The round begins with the wait that a message ends and goes on to the next wait. Each call stands
 with its arguments and its result, the line of source that made it, and what it is for. Where the
 line is not ours but asyncio's, ours follows: the one that asked for it, or the one that the message
-is handed to. uvloop's calls are made in C, where there are no lines that Python knows of.
+is handed to. uvloop's calls are made in C, where there are no lines that Python knows of. What goes
+by way of a ring stands without a number, with the lines that queued it: a completion behind the
+call that brought it, a submission before the call that hands it over.
 
 --output takes several servers, by default all of ours that are one model each, and keeps of each
 round what every run has in common, as rounds.py says: the same sources give the same rounds.
@@ -35,7 +37,7 @@ from calls.steps import Place, at, one_round
 from calls.tracing import strace_version
 from common import script
 
-MODELS = ("v1", "v2", "v3", "v4", "selectors", "epoll", "epoll-et", "uvloop")
+MODELS = ("v1", "v2", "v3", "v4", "selectors", "epoll", "epoll-et", "uring", "uvloop")
 """What --output measures."""
 
 
@@ -68,9 +70,12 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def text_of(name: str, clients: int) -> str:
     steps, purposes, _ = one_round(name, clients)
-    lines = [f"{name}, {clients} clients: one round, {len(steps)} system calls", ""]
-    for number, (step, purpose) in enumerate(zip(steps, purposes), 1):
-        lines.append(f"{number:3}  {step.text}")
+    calls = sum(not step.in_a_ring for step in steps)
+    lines = [f"{name}, {clients} clients: one round, system calls: {calls}", ""]
+    number = 0
+    for step, purpose in zip(steps, purposes):
+        number += not step.in_a_ring
+        lines.append(f"{'-' if step.in_a_ring else number:>3}  {step.text}")
         lines += [f"     {place}  {text}".rstrip() for place, text in step.lines(name, at)]
         lines += [f"     {purpose}", ""]
     return "\n".join(lines)
@@ -101,11 +106,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     names = args.names or [args.cmd]
     for name, reason in missing(names).items():
         raise script.ProfilingError(f"{name}: {reason}")
-    for name in names:
-        if name.startswith("uring"):
-            raise script.ProfilingError(
-                f"{name}: a trace does not show what goes through its rings"
-            )
     if not args.output:
         print(text_of(names[0], args.clients), end="")
         return 0

@@ -2,7 +2,7 @@
 
     python profiling/syscalls.py                      # all of ours and all installed peers
     python profiling/syscalls.py v3 epoll --clients 2,10,50 --rounds 200
-    python profiling/syscalls.py --cmd "./server --port {port}" --json
+    python profiling/syscalls.py --cmd "./server --port {port}"
     python profiling/syscalls.py --output profiling/results     # syscalls.md and syscalls.json
     python profiling/syscalls.py --load v3 epoll c    # in a flood: calls per delivery
 
@@ -64,8 +64,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     number = script.between(1, 10_000_000)
     options.add_argument("--rounds", type=number, default=200, metavar="N", help="default: 200")
-    options.add_argument("--json", action="store_true", help="print the counts, and no tables")
-    options.add_argument("--output", type=Path, metavar="DIR", help="write them there, and tables")
+    options.add_argument("--output", type=Path, metavar="DIR", help="write them there, too")
     options.add_argument("--load", action="store_true", help="count in a flood, not in lock-step")
     options.add_argument(
         "--messages", type=number, default=200, metavar="N", help="--load: of each sender (200)"
@@ -111,8 +110,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 for name in servers
                 for clients in args.clients
             ]
-            if not args.json:
-                print(floods.terminal(flooded, tool))
+            print(floods.terminal(flooded, tool))
             text = floods.markdown(flooded, tool, made_on)
             parameters |= {"messages": args.messages, "tool": tool}
             by_server: Any = [one.as_json() for one in flooded]
@@ -120,16 +118,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             counted = []
             for name in servers:
                 counted.append(counts.count(name, args.clients, args.rounds))
-                if not args.json:
-                    print(counts.terminal(counted[-1]), end="\n\n", flush=True)
+                print(counts.terminal(counted[-1]), end="\n\n", flush=True)
             text = counts.markdown(counted, lacking, made_on)
             parameters |= {"rounds": args.rounds}
             by_server = {one.name: one.as_json() for one in counted}
         results = {"environment": machine, "parameters": parameters, "servers": by_server}
-        as_json = json.dumps({**results, "missing": lacking}, indent=1) + "\n"
-        if args.json:
-            print(as_json, end="")
         if folder:
+            as_json = json.dumps({**results, "missing": lacking}, indent=1) + "\n"
             stem = "syscalls-load" if args.load else "syscalls"
             (folder / f"{stem}.md").write_text(text, "utf-8")
             (folder / f"{stem}.json").write_text(as_json, "utf-8")

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from benchmarks.harness.process import descriptor_limit_raised
-from benchmarks.harness.server import BROADCASTING, SERVERS, Server
+from benchmarks.harness.server import ASKING, BROADCASTING, SERVERS, Server
 
 pytest.register_assert_rewrite("tests.support.wire")
 
@@ -99,11 +99,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         return
     marker = metafunc.definition.get_closest_marker
     servers = marker("servers")
-    names = servers.args if servers else tuple(SERVERS)
+    names = [name for name in (servers.args if servers else SERVERS) if name not in ASKING]
     if not marker("wire"):
-        names = tuple(name for name in names if name not in RARE)
+        names = [name for name in names if name not in RARE]
     if metafunc.config.getoption("--server"):
-        names = ("custom",) if set(BROADCASTING) & set(names) else ()
+        names = ["custom"] if set(BROADCASTING) & set(names) else []
 
     def marks(name: str) -> list[pytest.MarkDecorator]:
         limit = marker("limit")

@@ -2,9 +2,9 @@
 
 Of v1 and v2, which tell nobody, only what an idle client costs is measured.
 
-    python -m benchmarks.compare                # all that is installed; under 20 minutes
-    python -m benchmarks.compare --quick        # one round of everything; under 3 minutes
-    python -m benchmarks.compare --servers epoll,v4,c --clients 100
+    python -m benchmarks.compare                # all that is installed; under 25 minutes
+    python -m benchmarks.compare --rounds 1     # one round of everything; under 4 minutes
+    python -m benchmarks.compare --servers epoll,v4,c
     python -m benchmarks.compare --from benchmarks/results/comparison.json   # measures nothing
 
 Writes comparison.json (every sample, and what it was measured on), comparison.md and the charts, or
@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[2]
 if __name__ == "__main__":  # then the first place to import from is this folder
     sys.path[0] = str(ROOT)
 
-from benchmarks.compare import samples, tables  # noqa: E402
+from benchmarks.compare import figures, samples, tables  # noqa: E402
 from benchmarks.harness.compiled import no_compiler  # noqa: E402
 from benchmarks.harness.cpus import pinned, two_cpus  # noqa: E402
 from benchmarks.harness.environment import environment  # noqa: E402
@@ -41,60 +41,64 @@ from benchmarks.harness.server import BROADCASTING, SERVERS, SILENT  # noqa: E40
 from benchmarks.harness.server import missing as missing_server  # noqa: E402
 
 NAMES = (*SILENT, *BROADCASTING, *PEERS)
-CLIENTS = (10, 100, 1000)
-LOCK_STEP_CLIENTS = 100
-"""Up to here the clients are driven in lock-step, too."""
+LOADS: Sequence[tuple[str, int]] = (
+    *(("lock-step", n) for n in (10, 100)),
+    *(("flood", n) for n in (10, 100, 1000)),
+    ("idle", 5000),
+)
+IDLE_SERVERS = (
+    *("epoll", "uring", "c", "c --looks 2", "c-uring"),
+    *("uvloop-protocol --coalesce", "go", "node --cork"),
+)
+"""Those beside whose talkers the others are idle: of servers that send each line by itself, one
+such message costs what a second of theirs costs in a flood."""
 MEMORY_ROUNDS = 5
 """Of those, so many look at memory, too: it is slow to fill, and differs little."""
-DESCRIPTORS = (10, 100, 1000, 10000)
 RESULTS = ROOT / "benchmarks" / "results"
 
-Results = tables.Results
 
-
-def measure_all(args: argparse.Namespace) -> Results:
+def measure_all(args: argparse.Namespace) -> figures.Results:
     """Every sample of a run."""
     cpus = two_cpus()
-    loads = [("lock-step", n) for n in args.clients if n <= LOCK_STEP_CLIENTS]
-    loads += [("flood", n) for n in args.clients]
     silent = [name for name in args.servers if name in SILENT]
     servers = [name for name in args.servers if name not in (*args.missing, *silent)]
     ours = [name for name in [*silent, *servers] if name in SERVERS and " " not in name]
-    results: Results = {
+    results: figures.Results = {
         "environment": environment(args.command),
         "parameters": {
             "servers": servers,
             "silent": silent,
             "missing": args.missing,
             "versions": versions(servers),
-            "workloads": [f"{workload} {n}" for workload, n in loads],
+            "workloads": [f"{workload} {n}" for workload, n in LOADS],
             "rounds": args.rounds,
             "message_bytes": samples.MESSAGE,
             "in_flight": samples.IN_FLIGHT,
-            "senders": {str(n): samples.senders(n) for n in args.clients},
+            "senders": {str(n): samples.senders(n) for kind, n in LOADS if kind == "flood"},
             "saturating": not no_compiler(SOURCE),
             "cpu_seconds": samples.CPU_SECONDS,
             "placement": "server and load share the one CPU"
             if cpus[0] is None
             else f"the server runs on CPU {cpus[0]}, the load on CPU {cpus[1]}",
-            "descriptors": list(DESCRIPTORS),
+            "descriptors": list(samples.DESCRIPTORS),
             "beside": list(samples.BESIDE),
             "waits": list(samples.WAITS),
         },
         "samples": [],
         "problems": [],
     }
-    plan = [(workload, n, servers) for workload, n in loads]
+    idle = [name for name in servers if name in IDLE_SERVERS]
+    plan = [(workload, n, idle if workload == "idle" else servers) for workload, n in LOADS]
     plan += [("turn", n, ours) for n in samples.BESIDE]
-    plan += [("wait", n, list(samples.WAITS)) for n in DESCRIPTORS]
-    plan += [("memory", 0, [*silent, *servers])]
+    plan += [("wait", n, list(samples.WAITS)) for n in samples.DESCRIPTORS]
+    plan += [("memory", samples.IDLE_CLIENTS, [*silent, *servers])]
     with descriptor_limit_raised(), pinned(cpus[1]):
         for number in range(1, args.rounds + 1):
             for workload, n, names in plan:
-                if workload == "memory" and number > MEMORY_ROUNDS:
+                if not names or (workload == "memory" and number > MEMORY_ROUNDS):
                     continue
                 about = {"workload": workload, "n": n, "round": number}
-                line = f"round {number} of {args.rounds}, {tables.label(about)}"
+                line = f"round {number} of {args.rounds}, {figures.label(about)}"
                 print(line, file=sys.stderr, flush=True)
                 first = number % len(names)
                 for server in names[first:] + names[:first]:
@@ -102,9 +106,9 @@ def measure_all(args: argparse.Namespace) -> Results:
     return results
 
 
-def take(results: Results, about: dict[str, Any], cpus: samples.Cpus) -> None:
+def take(results: figures.Results, about: dict[str, Any], cpus: samples.Cpus) -> None:
     """One sample more, or one problem."""
-    key = {"server": about["server"], "workload": tables.label(about)}
+    key = {"server": about["server"], "workload": figures.label(about)}
     if any(key.items() <= problem.items() for problem in results["problems"]):
         return  # it is out: a later success would not make it right
     try:
@@ -117,29 +121,23 @@ def take(results: Results, about: dict[str, Any], cpus: samples.Cpus) -> None:
 
 def missing(names: Sequence[str]) -> dict[str, str]:
     """What cannot be started here, and why. Compiles what has to be."""
-    found: dict[str, str] = {}
+    reasons = {}
     for name in names:
-        reason = None
-        if name in PEERS:
-            try:
-                reason = PEERS[name].missing()
-                if not reason:
-                    PEERS[name].command(0)
-            except PeerError as error:
-                reason = samples.one_line(error)
-        else:
-            reason = missing_server(name)
+        try:
+            reason = PEERS[name].missing() if name in PEERS else missing_server(name)
+            if name in PEERS and not reason:
+                PEERS[name].command(0)
+        except PeerError as error:
+            reason = samples.one_line(error)
         if reason:
-            found[name] = reason
-    return found
+            reasons[name] = reason
+    return reasons
 
 
 def versions(names: Sequence[str]) -> dict[str, str]:
     """Of the packages, compilers and interpreters that the peers among these need."""
-    found: dict[str, str] = {}
-    for peer in (PEERS[name] for name in names if name in PEERS):
-        found.update(peer.versions())
-    return found
+    peers = (PEERS[name] for name in names if name in PEERS)
+    return {tool: version for peer in peers for tool, version in peer.versions().items()}
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -151,16 +149,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
                 raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(NAMES)}")
         return [name for name in NAMES if name in names]
 
-    def clients(text: str) -> list[int]:
-        counts = sorted(set(map(int, text.split(","))))
-        if counts[0] < 2:
-            raise argparse.ArgumentTypeError("a broadcast needs 2 clients")
-        return counts
-
     parser.add_argument("--servers", type=servers, metavar="NAMES", help="default: all")
-    parser.add_argument("--clients", type=clients, metavar="COUNTS", help="default: 10,100,1000")
     parser.add_argument("--rounds", type=int, metavar="N", help="default: 9")
-    parser.add_argument("--quick", action="store_true", help="one round")
     parser.add_argument("--output", type=Path, default=RESULTS, metavar="DIR")
     parser.add_argument(
         "--from",
@@ -172,24 +162,23 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.rounds is not None and args.rounds < 1:
         parser.error("argument --rounds: at least 1")
-    if args.source and (args.servers or args.clients or args.rounds or args.quick):
+    if args.source and (args.servers or args.rounds):
         parser.error("argument --from: nothing is measured, so nothing about that can be chosen")
     # As it is put on record: without this machine's paths.
-    args.command = ["python", "-m", "benchmarks.compare", *(["--quick"] if args.quick else [])]
-    for option, value in (("--servers", args.servers), ("--clients", args.clients)):
-        args.command += [option, ",".join(map(str, value))] if value else []
+    args.command = ["python", "-m", "benchmarks.compare"]
+    args.command += ["--servers", ",".join(args.servers)] if args.servers else []
     args.command += ["--rounds", str(args.rounds)] if args.rounds else []
-    args.servers = args.servers or list(NAMES)
-    args.clients = args.clients or list(CLIENTS)
-    args.rounds = args.rounds or (1 if args.quick else 9)
+    args.servers, args.rounds = args.servers or list(NAMES), args.rounds or 9
     return args
 
 
-def write(results: Results, folder: Path) -> None:
+def write(results: figures.Results, folder: Path) -> None:
     """All files, into a folder."""
     from benchmarks.compare import plots
 
-    text = json.dumps(results, indent=1, ensure_ascii=False) + "\n"
+    text = (
+        json.dumps({key: results[key] for key in figures.KEYS}, indent=1, ensure_ascii=False) + "\n"
+    )
     (folder / "comparison.json").write_text(text, "utf-8")
     (folder / "comparison.md").write_text(tables.markdown(results), "utf-8")
     plots.draw(results, folder)
@@ -197,17 +186,17 @@ def write(results: Results, folder: Path) -> None:
 
 def run(args: argparse.Namespace) -> int:
     if args.source:
-        results = tables.load(args.source)
+        results = figures.load(args.source)
     else:
         args.missing = missing(args.servers)
         for name, reason in args.missing.items():
             print(f"left out: {name}: {reason}", file=sys.stderr)
         if {*args.servers} <= {*args.missing, *SILENT}:
-            raise tables.ResultsError("there is nothing to measure")
+            raise figures.ResultsError("there is nothing to measure")
     with output_folder(args.output) as folder:
         if not args.source:
             results = measure_all(args)
-            results["derived"] = tables.derived(results)
+            results["derived"] = figures.derived(results)
         write(results, folder)
     for problem in results["problems"]:
         print("{kind}: {server}, {workload}: {reason}".format(**problem), file=sys.stderr)
@@ -224,7 +213,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("compare: stopped, nothing is written", file=sys.stderr)
         return 130
-    except (OutputError, tables.ResultsError) as error:
+    except (OutputError, figures.ResultsError) as error:
         print(f"compare: {error}", file=sys.stderr)
     return 1
 

@@ -1,7 +1,8 @@
 """Programs in C and in Go, compiled when they are first used.
 
-They are kept in `sock_chat` in the user's cache folder, under a name made of the source and of the
-compiler: when one of these changes, it is compiled again, and what was there stays usable.
+They are kept in `sock_chat` in the user's cache folder, under a name made of the source, of the
+headers beside it and of the compiler: when one of these changes, it is compiled again, and what was
+there stays usable.
 """
 
 from __future__ import annotations
@@ -28,11 +29,13 @@ class CompileError(Exception):
 
 
 def no_compiler(source: Path) -> str | None:
-    """What it takes to compile a source and is not there, in one line."""
+    """What it takes to run a source and is not there, in one line."""
     if source.suffix == ".c" and not c_compiler():
         return "no C compiler: apt-get install gcc libc6-dev"
     if source.suffix == ".go" and not shutil.which("go"):
         return "no Go: apt-get install golang-go"
+    if source.suffix == ".js" and not shutil.which("node"):
+        return "no Node: apt-get install nodejs"
     return None
 
 
@@ -41,8 +44,9 @@ def c_compiler() -> str:
 
 
 def version_of(source: Path) -> str:
-    """What the compiler of a source says of itself."""
-    return _version(*([c_compiler(), "--version"] if source.suffix == ".c" else ["go", "version"]))
+    """What the compiler of a source says of itself, or what interprets it."""
+    commands = {".c": (c_compiler(), "--version"), ".go": ("go", "version")}
+    return _version(*commands.get(source.suffix, ("node", "--version")))
 
 
 def age_of_go() -> str:
@@ -68,7 +72,8 @@ def program(source: Path) -> Path:
         raise CompileError(missing)
     compiler = [c_compiler(), *C_FLAGS] if source.suffix == ".c" else ["go", "build"]
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sock_chat"
-    parts = [*compiler, version_of(source), source.read_text("utf-8")]
+    sources = [source, *sorted(source.parent.glob("*.h"))]
+    parts = [*compiler, version_of(source), *(path.read_text("utf-8") for path in sources)]
     key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
     compiled = cache / f"{source.stem}-{key}"
     if not compiled.exists():

@@ -14,6 +14,7 @@ and padding.
 from __future__ import annotations
 
 import fcntl
+import itertools
 import select
 import socket
 import struct
@@ -21,14 +22,13 @@ import sys
 import termios
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Any
 
-from benchmarks.harness.process import DEADLINE, Closing, ServerError
+from benchmarks.harness.process import DEADLINE, ServerError
 from benchmarks.harness.server import Server
 
 RECEIVE_SIZE = 1 << 18
-CONNECTS = 200
-"""Connections that are under way at the same time; servers listen with a backlog of 1024."""
 TCPI_DATA_SEGS_IN = slice(152, 156)
 """In struct tcp_info, linux/tcp.h, since Linux 4.6: after eight __u8, 24 __u32 and four __u64 come
 segs_out, segs_in, notsent_bytes, min_rtt, and this."""
@@ -36,6 +36,19 @@ segs_out, segs_in, notsent_bytes, min_rtt, and this."""
 
 class DeliveryError(Exception):
     """A line was lost, doubled, out of order, under another's name, or did not come in time."""
+
+
+_numbers = itertools.count()  # of nicks: a crowd may come while another one is there
+
+
+def new_nick() -> str:
+    """One that no client of this process has had."""
+    return f"n{next(_numbers)}"
+
+
+def greet(nick: str) -> bytes:
+    """How the line begins with which a server that asks for a nick lets a client in."""
+    return f"* Hola, {nick}. ".encode()
 
 
 def message(number: int, size: int) -> bytes:
@@ -58,19 +71,25 @@ def unread(sock: socket.socket) -> int:
 
 
 class Client:
-    """One connection of a Crowd. sent: messages."""
+    """One connection of a Crowd. nick: what it answers a server that asks. sent: messages."""
 
-    def __init__(self, address: Sequence[Any], index: int):
+    def __init__(self, address: Sequence[Any], index: int, nick: str = ""):
         self.index = index
         family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         self.sock = socket.socket(family, socket.SOCK_STREAM)
         self.sock.settimeout(DEADLINE)
         self.sock.connect(tuple(address))
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.name = str(self.sock.getsockname())
+        self.name = nick or str(self.sock.getsockname())
         self.prefix = f"{self.name} dice: ".encode()
         self.sent = 0
         self.rest = b""  # of a line that has not come to its end
+
+    def await_greeting(self) -> None:
+        """What the server says after it may have come, too, and is dropped."""
+        while not (self.rest.endswith(b"\n") and greet(self.name) in self.rest):
+            self.rest += self.receive()
+        self.rest = b""
 
     def say(self, size: int) -> bytes:
         """Its next message; the line that all others must hear."""
@@ -95,24 +114,42 @@ class Client:
         return data
 
 
-class Crowd(Closing):
-    """`count` clients of the server at `address`, all of whom it knows when this returns."""
+class Crowd(ExitStack):
+    """`count` clients of the server at `address`, all of whom it knows when this returns.
 
-    def __init__(self, address: Sequence[Any], count: int, *, broadcasts: bool = True):
+    asks: it asks for a nick first."""
+
+    def __init__(
+        self, address: Sequence[Any], count: int, *, broadcasts: bool = True, asks: bool = False
+    ):
+        super().__init__()
         self.clients: list[Client] = []
         self._by_fd: dict[int, Client] = {}
-        self._epoll = select.epoll()
+        self._epoll = self.enter_context(select.epoll())
         try:
             for index in range(count):
-                client = Client(address, index)
+                client = Client(address, index, new_nick() if asks else "")
+                self.enter_context(client.sock)
                 self.clients.append(client)
                 self._by_fd[client.sock.fileno()] = client
                 self._epoll.register(client.sock.fileno(), select.EPOLLIN)
+            if asks:
+                self._give_nicks()
             if broadcasts and count > 1:
                 self._gather()
         except BaseException:
             self.close()
             raise
+
+    def _give_nicks(self) -> None:
+        """To all at once: one by one, each would be told of by itself to all before it."""
+        for client in self.clients:
+            client.sock.sendall(f"{client.name}\n".encode())
+        for client in self.clients:
+            client.await_greeting()
+        # Whoever is greeted has been announced to the others before.
+        for client in self.ready(0):
+            client.receive()
 
     def _gather(self) -> None:
         """A message is the barrier: who has heard it is in. Servers that let newcomers in one by
@@ -156,13 +193,8 @@ class Crowd(Closing):
                 if not events:
                     raise DeliveryError(f"{left} clients heard nothing for {DEADLINE:g} s")
                 for client in events:
-                    data = client.receive()
+                    client.rest += client.receive()
                     latency = clock() - sent_at
-                    if data == expected and not client.rest and client is not sender:
-                        left -= 1
-                        record(latency)
-                        continue
-                    client.rest += data
                     if client is sender or not expected.startswith(client.rest):
                         raise DeliveryError(
                             f"{client.name} heard {client.rest!r}, not {expected!r}"
@@ -178,13 +210,8 @@ class Crowd(Closing):
         for client in self.ready(0):
             raise DeliveryError(f"{client.name} hears more: {client.receive()!r}")
 
-    def close(self) -> None:
-        self._epoll.close()
-        for client in self.clients:
-            client.sock.close()
 
-
-class Trickle(Closing):
+class Trickle(ExitStack):
     """One client that sends bytes without a newline, each of which is read in a turn of its own,
     beside idle clients: nobody is told anything, so what is left is the turn itself.
 
@@ -192,19 +219,19 @@ class Trickle(Closing):
     """
 
     def __init__(self, server: Server, idle: int):
+        super().__init__()
         self._name = server.name
-        self._socks: list[socket.socket] = []
         try:
             for _ in range(idle + 1):
-                self._socks.append(socket.create_connection(server.address, DEADLINE))
-            self._sock = self._socks[-1]
-            self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                sock = self.enter_context(socket.create_connection(server.address, DEADLINE))
+                if server.asks:
+                    sock.sendall(f"{new_nick()}\n".encode())
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             server.wait_until_at_rest()
-            theirs = server.end_of(self._sock)
+            theirs = server.end_of(sock)
             if theirs is None:
                 raise ServerError("pidfd_getfd(2) is needed to see when a byte is read: Linux 5.6")
-            self._theirs = theirs
-            self._socks.append(theirs)
+            self._sock, self._theirs = sock, self.enter_context(theirs)
         except BaseException:
             self.close()
             raise
@@ -216,7 +243,3 @@ class Trickle(Closing):
             while unread(self._theirs):
                 if time.monotonic() > deadline:
                     raise DeliveryError(f"{self._name} does not read")
-
-    def close(self) -> None:
-        for sock in self._socks:
-            sock.close()

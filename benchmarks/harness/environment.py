@@ -34,7 +34,7 @@ def environment(command: Sequence[str] | None = None) -> dict[str, Any]:
     command: what was called, without this machine's paths; default: our own command line.
     """
     if command is None:
-        command = ["python", *_program(Path(sys.argv[0])), *sys.argv[1:]]
+        command = ["python", *_program(), *sys.argv[1:]]
     about: dict[str, Any] = {
         "command": shlex.join(command),
         "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
@@ -129,11 +129,10 @@ def cpu_model() -> str:
     return found[1].strip() if found else platform.machine()
 
 
-def _program(path: Path) -> list[str]:
-    """A script of ours by its path from the root, a package by -m."""
-    if path.name == "__main__.py":
-        return ["-m", ".".join(path.resolve().parent.relative_to(ROOT).parts)]
-    try:
-        return [str(path.resolve().relative_to(ROOT))]
-    except ValueError:
-        return [path.name]
+def _program() -> list[str]:
+    """A module by -m, a script of ours by its path from the root."""
+    module = sys.modules["__main__"].__spec__
+    if module:
+        return ["-m", module.name.removesuffix(".__main__")]
+    script = Path(sys.argv[0]).resolve()
+    return [str(script.relative_to(ROOT) if script.is_relative_to(ROOT) else script.name)]

@@ -1,13 +1,14 @@
 /* The load under which servers are measured, in a closed loop or at a fixed rate. flood.py starts
  * and commands it.
  *
- *     flood HOST PORT CLIENTS SENDERS IN_FLIGHT SIZE DEADLINE SERVER_PID SPIN
+ *     flood HOST PORT CLIENTS SENDERS IN_FLIGHT SIZE DEADLINE SERVER_PID SPIN ASKS
  *
  * All CLIENTS listen, and the first SENDERS of them speak: messages of SIZE bytes, of which each
  * has at most IN_FLIGHT under way. One thread waits in epoll_wait(). In a turn it reads from
  * everyone who is ready, in the order in which the kernel names them, and then says all that has
  * become due, with one send() for each sender. With SPIN it does not sleep while deliveries are
- * under way: to wake it would cost the server time, and the answer would come late.
+ * under way: to wake it would cost the server time, and the answer would come late. With ASKS the
+ * server asks for a nick first, and greets; lines that begin with "* " are then its own.
  *
  * Every delivery is checked: it must be, byte for byte, the line of its sender that this listener
  * has to hear next. A line that comes twice, in another order or to its own sender is not that one.
@@ -47,6 +48,7 @@ enum {
     MAX_SIZE = 1 << 16, /* of a message */
     EVENTS = 1024,
     NAME_SIZE = 80,
+    OWN_SIZE = 1024,    /* of a line of the server's own */
     DIGITS = 8,         /* with which a message begins */
     SUB_BUCKETS = 128,  /* of a histogram, in each power of two: values to 0.8 % */
     BUCKETS = 58 * SUB_BUCKETS,
@@ -90,7 +92,7 @@ struct histogram {
 static int epoll, clients_size, senders_size, in_flight, size;
 static double deadline;
 static clockid_t server_clock;
-static bool spin;
+static bool spin, asks;
 static struct client *clients;
 static struct sender *senders;
 static int sender_by_port[65536]; /* its index + 1 */
@@ -170,6 +172,11 @@ static void print_percentiles(const char *name, const struct histogram *histogra
 
 /* ---- Clients ---- */
 
+static size_t rest_limit(void)
+{
+    return NAME_SIZE + size + (asks ? OWN_SIZE : 0);
+}
+
 static void connect_client(struct client *client, const struct addrinfo *address)
 {
     struct sockaddr_storage own;
@@ -184,22 +191,26 @@ static void connect_client(struct client *client, const struct addrinfo *address
         fail("cannot connect: %s", strerror(errno));
     getnameinfo((struct sockaddr *)&own, own_size, host, sizeof host, port, sizeof port,
                 NI_NUMERICHOST | NI_NUMERICSERV);
-    snprintf(client->name, NAME_SIZE, "('%s', %s%s)", host, port,
-             own.ss_family == AF_INET6 ? ", 0, 0" : "");
+    if (asks)
+        snprintf(client->name, NAME_SIZE, "n%d", (int)(client - clients));
+    else
+        snprintf(client->name, NAME_SIZE, "('%s', %s%s)", host, port,
+                 own.ss_family == AF_INET6 ? ", 0, 0" : "");
     client->next = zeroed(senders_size, sizeof *client->next);
-    client->rest = zeroed(NAME_SIZE + size, 1);
+    client->rest = zeroed(rest_limit(), 1);
     struct epoll_event event = {.events = EPOLLIN, .data.ptr = client};
     if (epoll_ctl(epoll, EPOLL_CTL_ADD, client->fd, &event) < 0)
         fail("epoll_ctl: %s", strerror(errno));
 }
 
-/* "('127.0.0.1', 52344) dice: " */
+/* "('127.0.0.1', 52344) dice: ", or "n17 dice: ", whose number does as well. */
 static unsigned port_in(const char *line, size_t length)
 {
-    const char *digit = memchr(line, ',', length);
+    const char *comma = memchr(line, ',', length);
+    const char *digit = asks ? line + 1 : comma ? comma + 2 : line;
     unsigned port = 0;
 
-    for (digit = digit ? digit + 2 : line; *digit >= '0' && *digit <= '9'; digit++)
+    for (; *digit >= '0' && *digit <= '9'; digit++)
         port = port * 10 + (*digit - '0');
     return port & 0xFFFF;
 }
@@ -301,7 +312,7 @@ static void receive(struct client *client, handler *handle)
     for (; (newline = memchr(line, '\n', end - line)); line = newline + 1)
         handle(client, line, newline + 1 - line);
     client->rest_size = end - line;
-    if (client->rest_size >= (size_t)(NAME_SIZE + size))
+    if (client->rest_size >= rest_limit())
         wrong(client, line, client->rest_size);
     memcpy(client->rest, line, client->rest_size);
     known_size = client->rest_size || runs_size > RUNS ? 0 : filled;
@@ -329,6 +340,8 @@ static void hear_caller(struct client *client, const char *line, size_t length)
     const struct client *caller = &clients[clients_size - 1];
     size_t name = strlen(caller->name), text = strlen(" dice: ready\n");
 
+    if (asks && line[0] == '*')
+        return;
     if (client == caller || length != name + text || memcmp(line, caller->name, name) != 0)
         wrong(client, line, length);
     if (!outside && memcmp(line + name, " dice: begin\n", text) == 0)
@@ -338,6 +351,41 @@ static void hear_caller(struct client *client, const char *line, size_t length)
     if (!client->in)
         outside--;
     client->in = true;
+}
+
+static void hear_greeting(struct client *client, const char *line, size_t length)
+{
+    char greeting[2 * NAME_SIZE];
+    size_t greeting_size = sprintf(greeting, "* Hola, %s. ", client->name);
+
+    if (!client->in && length > greeting_size && memcmp(line, greeting, greeting_size) == 0) {
+        client->in = true;
+        outside--;
+    }
+}
+
+/* All give their nicks at once: one by one, each would be announced by itself to all before it. */
+static void give_nicks(void)
+{
+    static struct epoll_event events[EVENTS];
+    double until = seconds(CLOCK_MONOTONIC) + deadline;
+
+    outside = clients_size;
+    for (int i = 0; i < clients_size; i++) {
+        give(&clients[i], clients[i].name, strlen(clients[i].name));
+        give(&clients[i], "\n", 1);
+    }
+    while (outside) {
+        if (seconds(CLOCK_MONOTONIC) > until)
+            fail("%d of %d clients were not greeted within %g s; does the server ask for a nick?",
+                 outside, clients_size, deadline);
+        int count = epoll_wait(epoll, events, EVENTS, 10);
+        for (int i = 0; i < count; i++)
+            if (events[i].data.ptr)
+                receive(events[i].data.ptr, hear_greeting);
+    }
+    for (int i = 0; i < clients_size; i++)
+        clients[i].in = false;
 }
 
 /* The last client says "ready", again and again, until all others have heard it: then the server
@@ -620,8 +668,8 @@ int main(int argc, char **argv)
     double rate;
     unsigned long long unmeasured, messages;
 
-    if (argc != 10)
-        fail("usage: flood HOST PORT CLIENTS SENDERS IN_FLIGHT SIZE DEADLINE SERVER_PID SPIN");
+    if (argc != 11)
+        fail("usage: flood HOST PORT CLIENTS SENDERS IN_FLIGHT SIZE DEADLINE SERVER_PID SPIN ASKS");
     clients_size = atoi(argv[3]);
     senders_size = atoi(argv[4]);
     in_flight = atoi(argv[5]);
@@ -629,6 +677,7 @@ int main(int argc, char **argv)
     deadline = atof(argv[7]);
     server_clock = (~(clockid_t)atoi(argv[8]) << 3) | 2; /* as clock_getcpuclockid(3) makes it */
     spin = atoi(argv[9]);
+    asks = atoi(argv[10]);
     if (getaddrinfo(argv[1], argv[2], &hints, &address) != 0)
         fail("%s is not a numeric address", argv[1]);
     prctl(PR_SET_TIMERSLACK, 1UL); /* ns: wake when a message is due, not 50 us later */
@@ -642,6 +691,8 @@ int main(int argc, char **argv)
         connect_client(&clients[i], address);
     for (int s = 0; s < senders_size; s++)
         prepare(&senders[s], &clients[s]);
+    if (asks)
+        give_nicks();
     gather();
     puts("{\"ready\": true}");
     fflush(stdout);

@@ -33,7 +33,7 @@ from typing import Any, Protocol
 from benchmarks.harness import compiled
 from benchmarks.harness.cpus import pinned
 from benchmarks.harness.crowd import Client, Crowd, DeliveryError, data_segments_in
-from benchmarks.harness.process import DEADLINE, Closing, cpu_seconds, starter
+from benchmarks.harness.process import DEADLINE, cpu_seconds, starter
 
 SOURCE = Path(__file__).with_name("flood.c")
 TICK = 0.02
@@ -48,6 +48,10 @@ class Target(Protocol):
 
     @property
     def address(self) -> tuple[Any, ...]: ...
+
+    @property
+    def asks(self) -> bool:
+        """Whether it asks for a nick first."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,7 @@ class Measurement:
     p99_seconds: float
 
 
-class Load(Closing):
+class Load(contextlib.ExitStack):
     """All clients are in when it is made. DeliveryError, of any method: something was delivered
     wrong, or not within DEADLINE, or the server has closed a connection."""
 
@@ -79,6 +83,7 @@ class Load(Closing):
     """Whether it can keep a server busy that coalesces."""
 
     def __init__(self, clients: int, senders: int, in_flight: int, size: int):
+        super().__init__()
         self.clients, self.senders = clients, min(senders, clients)
         self.in_flight, self.size = in_flight, size
 
@@ -142,12 +147,13 @@ class FloodInC(Load):
         command += [str(compiled.program(SOURCE)), *map(str, given), str(server.pid)]
         with pinned(cpu):
             self._process = subprocess.Popen(
-                [*command, str(int(spin))],
+                [*command, str(int(spin)), str(int(server.asks))],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 encoding="utf-8",
             )
+        self.callback(self._kill)
         assert self._process.stdin and self._process.stdout and self._process.stderr
         self._stdin, self._stdout = self._process.stdin, self._process.stdout
         self._stderr = self._process.stderr
@@ -196,7 +202,7 @@ class FloodInC(Load):
             raise DeliveryError(self._stderr.read().strip() or f"exit status {status}")
         return dict(json.loads(answer))
 
-    def close(self) -> None:
+    def _kill(self) -> None:
         self._process.kill()
         self._process.wait()
         for stream in (self._stdin, self._stdout, self._stderr):
@@ -213,10 +219,8 @@ class _InPython(Load):
         self, server: Target, clients: int, senders: int, in_flight: int = 4, size: int = 32
     ):
         super().__init__(clients, senders, in_flight, size)
-        self._pid, self._crowd = server.pid, Crowd(server.address, clients)
-
-    def close(self) -> None:
-        self._crowd.close()
+        self._pid = server.pid
+        self._crowd = self.enter_context(Crowd(server.address, clients, asks=server.asks))
 
     def _measure(self, work: Callable[[list[float]], object]) -> Measurement:
         """work: what is measured; it is given a list for the latencies of its deliveries."""

@@ -19,28 +19,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, TypeVar
+from typing import IO
 
 DEADLINE = 15.0
 """Seconds within which anything that must happen has happened, on a busy machine too."""
 
 Limits = Mapping[int, tuple[int, int]]
-
-
-_Self = TypeVar("_Self", bound="Closing")
-
-
-class Closing:
-    """What is closed at the end of a `with`."""
-
-    def close(self) -> None:
-        raise NotImplementedError
-
-    def __enter__(self: _Self) -> _Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
 
 
 class ServerError(Exception):
@@ -142,6 +126,16 @@ def cpu_seconds(pid: int) -> float:
     clock_getcpuclockid(3).
     """
     return time.clock_gettime((~pid << 3) | 2)
+
+
+def wait_until(condition: Callable[[], object], failure: str, pause: float = 0.001) -> None:
+    """Look now and then, where nothing could be waited for. ServerError, with this text: the
+    condition was not met within DEADLINE."""
+    deadline = time.monotonic() + DEADLINE
+    while not condition():
+        if time.monotonic() > deadline:
+            raise ServerError(failure)
+        time.sleep(pause)
 
 
 def has_ended(pid: int, within: float) -> bool:

@@ -10,9 +10,9 @@ first used, into `sock_chat` in the user's cache folder.
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import shlex
-import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -22,68 +22,74 @@ from pathlib import Path
 
 from benchmarks.harness import compiled
 from benchmarks.harness.compiled import CompileError
+from benchmarks.harness.process import ServerError
 
 FOLDER = Path(__file__).resolve().parent.parent / "peers"
 
 
-class PeerError(Exception):
+class PeerError(ServerError):
     """A peer cannot be started; the text says why, with the compiler's own words."""
 
 
 @dataclass(frozen=True)
 class Peer:
     """source: its file, in this folder; what runs it follows from the suffix.
+    about: what it is, for a reader who knows ours.
     arguments: beside the port.
     package: what it imports beside the standard library.
     fails: the tests of tests/contract/test_contract.py that it fails; above PEERS it says why.
     """
 
     source: str
+    about: str = ""
     arguments: tuple[str, ...] = ()
     package: str | None = None
     fails: tuple[str, ...] = ()
 
     def missing(self) -> str | None:
         """What it lacks here and how to get it, in one line; None: it can be started."""
-        source = FOLDER / self.source
-        if source.suffix == ".js" and not shutil.which("node"):
-            return "no Node: apt-get install nodejs"
         if self.package and not importlib.util.find_spec(self.package):
             return f"{self.package} is not installed: pip install -e '.[peers]'"
-        return compiled.no_compiler(source)
+        source = FOLDER / self.source
+        return compiled.no_compiler(source) or _refusal(source)
 
     def command(self, port: int | str) -> list[str]:
-        """Its command line; the port may be "{port}". PeerError: it cannot be compiled."""
-        return [*self._program(), *self.arguments, "--port", str(port)]
+        """Its command line; the port may be "{port}". PeerError: it is missing, or cannot be
+        compiled."""
+        source, runners = FOLDER / self.source, {".py": sys.executable, ".js": "node"}
+        try:
+            if missing := self.missing():
+                raise PeerError(missing)
+            runner = runners.get(source.suffix)
+            program = [runner, str(source)] if runner else [str(compiled.program(source))]
+        except CompileError as error:
+            raise PeerError(str(error)) from None
+        return [*program, *self.arguments, "--port", str(port)]
 
     def versions(self) -> dict[str, str]:
         """Of what it is made with: its package, its compiler or its interpreter."""
         source = FOLDER / self.source
         if self.package:
             return {self.package: version(self.package)}
-        if source.suffix == ".js":
-            done = subprocess.run(
-                ["node", "--version"], capture_output=True, text=True, check=False
-            )
-            return {"node": done.stdout.strip()}
-        if source.suffix not in (".c", ".go"):
+        if source.suffix == ".py":
             return {}
-        found = compiled.version_of(source).partition("\n")[0]
-        if source.suffix == ".c":
-            return {compiled.c_compiler(): found}
-        return {"go": f"{found} ({compiled.age_of_go()})"}
+        first_line = compiled.version_of(source).partition("\n")[0]
+        if source.suffix == ".go":
+            return {"go": f"{first_line} ({compiled.age_of_go()})"}
+        return {compiled.c_compiler() if source.suffix == ".c" else "node": first_line}
 
-    def _program(self) -> list[str]:
-        source = FOLDER / self.source
-        missing = self.missing()
-        if missing:
-            raise PeerError(missing)
-        if source.suffix not in (".c", ".go"):
-            return ["node" if source.suffix == ".js" else sys.executable, str(source)]
-        try:
-            return [str(compiled.program(source))]
-        except CompileError as error:
-            raise PeerError(str(error)) from None
+
+@functools.lru_cache(maxsize=None)
+def _refusal(source: Path) -> str | None:
+    """Why a program in C cannot be had here: without arguments its exit status is 1 then, not 2."""
+    if source.suffix != ".c":
+        return None
+    try:
+        command = [str(compiled.program(source))]
+    except CompileError:
+        return None  # which command() raises
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stderr.strip() if done.returncode == 1 else None
 
 
 # What a framework's own way does not give, and a peer therefore lacks: the wire tests that show it.
@@ -116,21 +122,77 @@ SOMETIMES = (NO_BUDGET, RESET_AS_EOF)
 UNBOUNDED = (NO_MAX_LINE, NO_HIGH_WATER, NO_LOW_WATER)
 
 PEERS: Mapping[str, Peer] = {
-    "c": Peer("c_epoll.c"),
-    "c --flush message": Peer("c_epoll.c", ("--flush", "message")),
-    "threads": Peer("threads_broadcast.py", fails=(NO_MAX_LINE, NO_LOW_WATER, *NO_OUT_BUFFER)),
-    "asyncio-protocol": Peer("asyncio_protocol.py", fails=(*UNBOUNDED, NO_BUDGET)),
-    "uvloop-protocol": Peer("uvloop_protocol.py", package="uvloop", fails=(*UNBOUNDED, NO_BUDGET)),
-    "uvloop-protocol --coalesce": Peer(
-        "uvloop_protocol.py", ("--coalesce",), package="uvloop", fails=UNBOUNDED
+    "c": Peer("c_epoll.c", "C on epoll, one thread; gathers what is said in a turn"),
+    "c --flush message": Peer(
+        "c_epoll.c", "the same, which sends each line at once", ("--flush", "message")
     ),
-    "twisted": Peer("twisted_lines.py", package="twisted", fails=(NO_HIGH_WATER, NO_LOW_WATER)),
-    "tornado": Peer("tornado_tcp.py", package="tornado", fails=(*UNBOUNDED, NO_BUDGET, NO_DRAIN)),
-    "trio": Peer("trio_streams.py", package="trio", fails=(*UNBOUNDED, NO_BUDGET)),
-    "gevent": Peer("gevent_server.py", package="gevent", fails=(*UNBOUNDED, NO_BUDGET)),
-    "go": Peer("go/main.go", fails=(NO_MAX_LINE, NO_LOW_WATER, OTHER_REPLACEMENT, RESET_AS_EOF)),
-    "node": Peer("node_room.js", fails=(*UNBOUNDED, NO_BUDGET, RESET_AS_EOF)),
-    "node --cork": Peer("node_room.js", ("--cork",), fails=(*UNBOUNDED, RESET_AS_EOF)),
+    "c --looks 2": Peer(
+        "c_epoll.c",
+        "the same as `c`, which looks up to twice more before it sends",
+        ("--looks", "2"),
+    ),
+    "c-uring": Peer(
+        "c_uring.c", "C on io_uring, one call a turn; looks up to twice more", ("--looks", "2")
+    ),
+    "threads": Peer(
+        "threads_broadcast.py",
+        "a Python thread for each client, which sends to all others",
+        fails=(NO_MAX_LINE, NO_LOW_WATER, *NO_OUT_BUFFER),
+    ),
+    "asyncio-protocol": Peer(
+        "asyncio_protocol.py",
+        "asyncio with Protocols instead of streams",
+        fails=(*UNBOUNDED, NO_BUDGET),
+    ),
+    "uvloop-protocol": Peer(
+        "uvloop_protocol.py",
+        "the same on uvloop",
+        package="uvloop",
+        fails=(*UNBOUNDED, NO_BUDGET),
+    ),
+    "uvloop-protocol --coalesce": Peer(
+        "uvloop_protocol.py",
+        "the same, which gathers by `call_soon()`",
+        ("--coalesce",),
+        package="uvloop",
+        fails=UNBOUNDED,
+    ),
+    "twisted": Peer(
+        "twisted_lines.py",
+        "Twisted's LineReceiver",
+        package="twisted",
+        fails=(NO_HIGH_WATER, NO_LOW_WATER),
+    ),
+    "tornado": Peer(
+        "tornado_tcp.py",
+        "Tornado's TCPServer and IOStream",
+        package="tornado",
+        fails=(*UNBOUNDED, NO_BUDGET, NO_DRAIN),
+    ),
+    "trio": Peer(
+        "trio_streams.py",
+        "trio with two tasks for each client",
+        package="trio",
+        fails=(*UNBOUNDED, NO_BUDGET),
+    ),
+    "gevent": Peer(
+        "gevent_server.py",
+        "gevent with two greenlets for each client",
+        package="gevent",
+        fails=(*UNBOUNDED, NO_BUDGET),
+    ),
+    "go": Peer(
+        "go/main.go",
+        "Go with two goroutines for each client; the writers gather",
+        fails=(NO_MAX_LINE, NO_LOW_WATER, OTHER_REPLACEMENT, RESET_AS_EOF),
+    ),
+    "node": Peer("node_room.js", "Node's net", fails=(*UNBOUNDED, NO_BUDGET, RESET_AS_EOF)),
+    "node --cork": Peer(
+        "node_room.js",
+        "the same, which gathers by `cork()`",
+        ("--cork",),
+        fails=(*UNBOUNDED, RESET_AS_EOF),
+    ),
 }
 """In the order of tables and charts."""
 

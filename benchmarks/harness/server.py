@@ -25,10 +25,8 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from benchmarks.harness.cpus import pinned
@@ -43,6 +41,7 @@ from benchmarks.harness.process import (
     free_port,
     has_ended,
     starter,
+    wait_until,
 )
 from benchmarks.harness.roster import PEERS
 
@@ -50,6 +49,7 @@ SERVERS: Mapping[str, Sequence[str]] = {
     **{
         name: ("-S", str(ROOT / "stages" / name / "server.py")) for name in ("v1", "v2", "v3", "v4")
     },
+    "v5": (str(ROOT / "stages" / "v5" / "server.py"), "--db", ":memory:", "--rate", "0"),
     **{
         name: ("-S", "-m", "lowlevel", name) for name in ("selectors", "epoll", "epoll-et", "uring")
     },
@@ -62,12 +62,12 @@ SERVERS: Mapping[str, Sequence[str]] = {
 }
 """What follows the interpreter on the command line of each server, in the folder ROOT.
 
--S: no site-packages. Only uvloop needs any, which is proven in passing, and they start sooner."""
+-S: no site-packages. Only v5 and uvloop need any, which is proven in passing, and they start
+sooner."""
 
-CHATS: Mapping[str, Sequence[str]] = {
-    "v5": (str(ROOT / "stages" / "v5" / "server.py"), "--db", ":memory:", "--rate", "0"),
-}
-"""The same for servers that ask for a nick first: what a client says before is not passed on."""
+ASKING = ("v5",)
+"""The servers that ask for a nick first: a client is in the room when it has been greeted, and is
+heard under its nick. Lines of their own begin with `* `."""
 
 SILENT = ("v1", "v2")
 """The servers that only print what a client says."""
@@ -75,6 +75,10 @@ BROADCASTING = tuple(name for name in SERVERS if name not in SILENT)
 """Those that send it to the others."""
 
 _NEEDS = {
+    "v5": (
+        "import confusable_homoglyphs, msgspec, precis_i18n, uvloop",
+        "the extra of v5 is not installed: pip install -e '.[chat]'",
+    ),
     "uvloop": ("import uvloop", "uvloop is not installed: pip install uvloop"),
     "uring": ("from lowlevel.uring.ring import Ring; Ring(8)", "no io_uring: "),
 }
@@ -99,8 +103,8 @@ def missing(name: str, python: str = sys.executable) -> str:
 class Server:
     """A server process.
 
-    server: a name in SERVERS, CHATS or PEERS, or a command line with `{port}`, which is ready when
-        it accepts, as a peer is.
+    server: a name in SERVERS or PEERS, or a command line with `{port}`, which is ready when it
+        accepts, as a peer is.
     arguments: appended to the command line of a named server; `--port 0` is there already.
     python: the interpreter of a named server.
     limits: resource limits of the process, as for starter().
@@ -109,6 +113,7 @@ class Server:
         only child, which `pid` is then, and it must end when the server does.
     environment: variables added to our own.
     cpu: the one CPU it runs on, all its threads; None: where the kernel likes.
+    asks: whether it is like those of ASKING, where it is a command line.
     """
 
     def __init__(
@@ -122,23 +127,21 @@ class Server:
         wrapper: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
         cpu: int | None = None,
+        asks: bool = False,
     ):
         self.name = server
-        ours = SERVERS.get(server) or CHATS.get(server)
-        if ours:
+        self.asks = asks or server in ASKING
+        if server in SERVERS:
             port = 0
-            command = [python, *ours, "--port", "0", *arguments]
+            command = [python, *SERVERS[server], "--port", "0", *arguments]
         elif "{port}" in server:
             port = free_port()
             command = shlex.split(server.replace("{port}", str(port)))
         elif server in PEERS:
             port = free_port()
-            missing = PEERS[server].missing()
-            if missing:
-                raise ServerError(missing)
             command = PEERS[server].command(port)
         else:
-            known = ", ".join((*SERVERS, *CHATS, *PEERS))
+            known = ", ".join((*SERVERS, *PEERS))
             raise ServerError(f"{server!r} is neither one of {known} nor a command with {{port}}")
         if limits:
             command = [*starter(limits=limits), *command]
@@ -150,7 +153,7 @@ class Server:
             with pinned(cpu):
                 self.process = subprocess.Popen(
                     command,
-                    cwd=ROOT if ours else None,
+                    cwd=ROOT if server in SERVERS else None,
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.PIPE,
@@ -177,15 +180,14 @@ class Server:
             assert ready
             address: tuple[Any, ...] = ast.literal_eval(ready[1])
             return address
-        deadline = time.monotonic() + DEADLINE
-        while True:
-            if accepts(port):
-                return ("127.0.0.1", port)
+
+        def is_ready() -> bool:
             if self.process.poll() is not None:
                 raise ServerError(f"{self.name}: ended at once: {self.errors.rest()[-5:]}")
-            if time.monotonic() > deadline:
-                raise ServerError(f"{self.name}: does not accept on port {port}")
-            time.sleep(0.02)  # a stranger's server says nothing when it is ready
+            return accepts(port)  # a stranger's server says nothing when it is ready
+
+        wait_until(is_ready, f"{self.name}: does not accept on port {port}")
+        return ("127.0.0.1", port)
 
     def stop(self, signum: int = signal.SIGTERM) -> int:
         """Send `signum`, wait until the process has ended, return its exit status."""
@@ -213,12 +215,7 @@ class Server:
     def __enter__(self) -> Server:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         if self._tied or self.process.poll() is None:
             self.kill()
 
@@ -247,18 +244,16 @@ class Server:
         A message that has been delivered does not tell that the thread which delivered it waits
         for the next one yet, nor that another has finished with a newcomer.
         """
-        deadline = time.monotonic() + DEADLINE
         before = -1
-        while True:
+
+        def is_at_rest() -> bool:
+            nonlocal before
             # The state follows the name, which is in parentheses: proc_pid_stat(5).
             states = {stat.rpartition(")")[2].split()[0] for stat in self._of_threads("stat")}
-            now = self.context_switches()
-            if states == {"S"} and now == before:
-                return
-            if time.monotonic() > deadline:
-                raise ServerError(f"{self.name}: does not come to rest; states {states}")
-            before = now
-            time.sleep(0.001)
+            last, before = before, self.context_switches()
+            return states == {"S"} and last == before
+
+        wait_until(is_at_rest, f"{self.name}: does not come to rest")
 
     def resident_kib(self) -> int:
         """Resident memory, VmRSS."""

@@ -33,22 +33,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-if __name__ == "__main__":
-    # The folder of this file comes first otherwise, and its modules before the standard ones.
-    sys.path[0] = str(Path(__file__).resolve().parents[2])
-
 from benchmarks.harness.compiled import CompileError
 from benchmarks.harness.cpus import pinned, two_cpus
 from benchmarks.harness.crowd import DeliveryError
 from benchmarks.harness.environment import environment, sentence
 from benchmarks.harness.flood import FloodInC
-from benchmarks.harness.process import (
-    DEADLINE,
-    ServerError,
-    descriptor_limit_raised,
-    has_ended,
-)
-from benchmarks.harness.roster import PEERS, PeerError
+from benchmarks.harness.process import DEADLINE, ServerError, descriptor_limit_raised, has_ended
+from benchmarks.harness.roster import PEERS
 from benchmarks.harness.server import SERVERS, SILENT, Server
 
 LATE = 1000
@@ -56,13 +47,7 @@ LATE = 1000
 load's, too."""
 BUSY = 90
 """The percentage of a CPU that the load used, above which this is said, too."""
-OWN_DESCRIPTORS = 48
-"""Beside those of the clients."""
 PERCENTILES = ("p50", "p90", "p99", "p99.9", "max")
-
-
-class LoadError(Exception):
-    """There is no result, and the text says why."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +55,7 @@ class Elsewhere:
     """A server that runs already, of whose process nothing is known."""
 
     address: tuple[Any, ...]
+    asks: bool
     pid: int = 0
 
 
@@ -88,50 +74,41 @@ class Signals:
         if not self.loaded:
             raise KeyboardInterrupt
 
-    def any(self) -> bool:
-        return bool(self.number)
-
 
 def run(args: argparse.Namespace, signals: Signals) -> dict[str, Any]:
     """What was asked for, and what came of it."""
-    cpus = two_cpus() if args.pin and args.server else (None, None)
+    cpu, load_cpu = two_cpus() if args.pin and args.server else (None, None)
     with ExitStack() as stack:
-        hard = stack.enter_context(descriptor_limit_raised())
-        if args.clients + OWN_DESCRIPTORS > hard:
-            raise LoadError(
-                f"{args.clients} clients need {args.clients + OWN_DESCRIPTORS} descriptors in one "
-                f"process; the hard limit is {hard} (ulimit -Hn)"
-            )
-        stack.enter_context(pinned(cpus[1]))
-        target = start(args, stack, cpus[0])
-        server = target if isinstance(target, Server) else None
+        stack.enter_context(descriptor_limit_raised())
+        stack.enter_context(pinned(load_cpu))
+        server = stack.enter_context(start(args, cpu)) if args.server else None
         empty = server.resident_kib() if server else 0
         # So many can be under way before the oldest of them is a delivery that did not come.
         in_flight = math.ceil(args.rate * args.deadline / args.senders) + 2
         sizes = (args.clients, args.senders, in_flight, args.size)
+        target = server or Elsewhere(address_of(*args.connect), args.asks)
         try:
             load = stack.enter_context(FloodInC(target, *sizes, deadline=args.deadline))
             signals.loaded = True
             warm_up, messages = (round(args.rate * t) for t in (args.warm_up, args.duration))
-            answer = load.at_rate(args.rate, warm_up, messages, signals.any)
+            answer = load.at_rate(args.rate, warm_up, messages, lambda: signals.number > 0)
             resident = server.resident_kib() if server else 0
         except (DeliveryError, OSError, AssertionError) as error:
-            if server and has_ended(server.process.pid, 0.5):
-                raise LoadError(obituary(server)) from None
-            raise LoadError(str(error)) from None
-    return report(args, answer, cpus, (empty, resident) if server else None)
+            dead = server and has_ended(server.process.pid, 0.5)
+            raise ServerError(obituary(server) if server and dead else error) from None
+    return report(args, answer, (cpu, load_cpu), (empty, resident) if server else None)
 
 
-def start(args: argparse.Namespace, stack: ExitStack, cpu: int | None) -> Server | Elsewhere:
-    if args.server:
-        quiet = ["--quiet"] if args.server in SERVERS else []
-        return stack.enter_context(Server(args.server, arguments=quiet, cpu=cpu, tied=True))
+def start(args: argparse.Namespace, cpu: int | None) -> Server:
+    quiet = ["--quiet"] if args.server in SERVERS else []
+    return Server(args.server, arguments=quiet, cpu=cpu, tied=True, asks=args.asks)
+
+
+def address_of(host: str, port: int) -> tuple[Any, ...]:
     try:
-        host, port = args.connect
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][4]
     except OSError as error:
-        raise LoadError(f"{host}: {error.strerror}") from None
-    return Elsewhere(found[4])
+        raise ServerError(f"{host}: {error.strerror}") from None
 
 
 def obituary(server: Server) -> str:
@@ -148,7 +125,7 @@ def report(
     memory: tuple[int, int] | None,
 ) -> dict[str, Any]:
     measured, seconds = answer["measured_deliveries"], answer["window_seconds"]
-    deliveries, segments = answer["deliveries"], answer["segments"]
+    deliveries, segments = answer["deliveries"], answer["segments"] or None
     process = None
     if memory and measured:
         process = {
@@ -172,7 +149,7 @@ def report(
         "latency_us": percentiles(answer["latency"]) if measured else None,
         "send_lateness_us": percentiles(answer["lateness"]),
         "messages_held_back": answer["held_back"],
-        "data_segments": segments or None,
+        "data_segments": segments,
         "messages_per_data_segment": deliveries / segments if segments else None,
         "load_cpu_percent": 100 * answer["load_cpu_seconds"] / seconds if measured else None,
         "server_process": process,
@@ -242,18 +219,16 @@ def lines(found: dict[str, Any]) -> Iterator[str]:
     process = found["server_process"]
     if process:
         used = f"{process['cpu_seconds']:.3f} s, {process['cpu_percent']:.0f} % of one"
-        more = f"{process['resident_kib_per_client']:.1f} KiB"
         rows += [
             ("server CPU", used),
             ("server CPU per delivery", f"{process['cpu_us_per_delivery']:.2f} µs"),
             ("server memory", f"{process['resident_kib']:,} KiB"),
-            ("  more per client", more),
+            ("  more per client", f"{process['resident_kib_per_client']:.1f} KiB"),
         ]
     left_late = f"p99 {late['p99'] / 1000:,.3f} ms, max {late['max'] / 1000:,.3f} ms"
     rows.append(("messages sent late by", left_late))
     rows.append(("load", f"{found['load_cpu_percent']:.0f} % of a CPU"))
-    for title, text in rows:
-        yield f"{title:27}{text}"
+    yield from (f"{title:27}{text}" for title, text in rows)
     yield ""
     doubts = ["sent late"] * (late["p99"] > LATE)
     doubts += ["had hardly any CPU left"] * (found["load_cpu_percent"] > BUSY)
@@ -321,10 +296,15 @@ def parse_args() -> argparse.Namespace:
         default=True,
         help="server on the first CPU, load on the second; not with --connect (yes)",
     )
+    add(
+        "--asks",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="the server asks for a nick first; v5 is known to (no)",
+    )
     add("--json", metavar="FILE", help="everything as JSON; -: to stdout, the table to stderr")
     args = parser.parse_args()
-    problem = nonsense(args)
-    if problem:
+    if problem := nonsense(args):
         parser.error(problem)
     return args
 
@@ -370,7 +350,7 @@ def main() -> int:
                 Path(args.json).write_text(json.dumps(found, indent=2) + "\n", "utf-8")
     except KeyboardInterrupt:
         print("load.py: interrupted before the clock started: no result", file=sys.stderr)
-    except (CompileError, LoadError, ServerError, PeerError) as error:
+    except (CompileError, ServerError) as error:
         print(f"load.py: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
     except OSError as error:

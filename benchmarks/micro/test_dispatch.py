@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.conftest import eventfds
+from benchmarks.conftest import eventfds, new_uvloop, tell_per
 from lowlevel.epoll_backend import EpollBackend
 from lowlevel.reactor import READABLE, Backend, Reactor
 from lowlevel.selectors_backend import SelectorsBackend
@@ -23,19 +23,14 @@ TURNS = 20
 Driver = tuple[Callable[[], None], Callable[[], None]]
 """What runs TURNS turns, and what closes the loop."""
 
-BACKENDS: dict[str, Callable[[], Backend]] = {
-    "selectors": SelectorsBackend,
-    "epoll": EpollBackend,
-    "epoll-et": lambda: EpollBackend(edge_triggered=True),
-}
-
 
 class Counter:
     """A handler that is ready again as soon as it has been called."""
 
-    def __init__(self, fd: int, called: list[int]):
+    calls = 0  # of all of them
+
+    def __init__(self, fd: int):
         self.fd = fd
-        self.called = called
 
     def fileno(self) -> int:
         return self.fd
@@ -43,30 +38,28 @@ class Counter:
     def handle(self, mask: int) -> None:
         os.eventfd_read(self.fd)
         os.eventfd_write(self.fd, 1)
-        self.called[0] += 1
+        Counter.calls += 1
 
 
-def on_reactor(backend: str, counters: list[Counter], called: list[int]) -> Driver:
-    reactor = Reactor(BACKENDS[backend]())
+def on_reactor(backend: Backend, counters: list[Counter]) -> Driver:
+    reactor = Reactor(backend)
     for counter in counters:
         reactor.register(counter, READABLE)
 
     def turns() -> None:
-        wanted = called[0] + TURNS * len(counters)
-        while called[0] < wanted:
+        wanted = Counter.calls + TURNS * len(counters)
+        while Counter.calls < wanted:
             reactor.poll(None)
 
     return turns, reactor.close
 
 
-def on_asyncio(
-    loop: asyncio.AbstractEventLoop, counters: list[Counter], called: list[int]
-) -> Driver:
+def on_asyncio(loop: asyncio.AbstractEventLoop, counters: list[Counter]) -> Driver:
     wanted = 0
 
     def handle(counter: Counter) -> None:
         counter.handle(READABLE)
-        if called[0] == wanted:
+        if Counter.calls == wanted:
             loop.stop()
 
     for counter in counters:
@@ -74,35 +67,34 @@ def on_asyncio(
 
     def turns() -> None:
         nonlocal wanted
-        wanted = called[0] + TURNS * len(counters)
+        wanted = Counter.calls + TURNS * len(counters)
         loop.run_forever()
 
     return turns, loop.close
 
 
-@pytest.mark.parametrize("loop", [*BACKENDS, "asyncio", "uvloop"])
+LOOPS: dict[str, Callable[[list[Counter]], Driver]] = {
+    "selectors": lambda counters: on_reactor(SelectorsBackend(), counters),
+    "epoll": lambda counters: on_reactor(EpollBackend(), counters),
+    "epoll-et": lambda counters: on_reactor(EpollBackend(edge_triggered=True), counters),
+    "asyncio": lambda counters: on_asyncio(asyncio.SelectorEventLoop(), counters),
+    "uvloop": lambda counters: on_asyncio(new_uvloop(), counters),
+}
+
+
+@pytest.mark.parametrize("loop", LOOPS)
 @pytest.mark.parametrize("ready", [1, 10, 100, 1000])
 @pytest.mark.benchmark(timer=time.thread_time, max_time=0.2, min_rounds=5)
 def test_dispatch(benchmark: Any, loop: str, ready: int) -> None:
     benchmark.group = f"dispatch: {TURNS} turns, {ready} ready"
-    called = [0]
+    before = Counter.calls
     with eventfds(ready) as fds:
-        counters = [Counter(fd, called) for fd in fds]
         for fd in fds:
             os.eventfd_write(fd, 1)
-        if loop in BACKENDS:
-            turns, close = on_reactor(loop, counters, called)
-        elif loop == "asyncio":
-            turns, close = on_asyncio(asyncio.SelectorEventLoop(), counters, called)
-        else:
-            why_not = "uvloop is not installed: pip install uvloop"
-            uvloop = pytest.importorskip("uvloop", reason=why_not)
-            turns, close = on_asyncio(uvloop.new_event_loop(), counters, called)
+        turns, close = LOOPS[loop]([Counter(fd) for fd in fds])
         try:
             benchmark(turns)
         finally:
             close()
-    benchmark.extra_info["microseconds per callback"] = (
-        benchmark.stats["median"] / TURNS / ready * 1e6
-    )
-    assert called[0] % ready == 0
+    tell_per(benchmark, "callback", TURNS * ready)
+    assert (Counter.calls - before) % ready == 0

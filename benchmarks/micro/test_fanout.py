@@ -1,9 +1,9 @@
 """What it costs to tell N clients the M messages of a turn, on real sockets, in four ways.
 
-A send per message is what a room does that does not coalesce. The log is sent once to each, the
-same object to all. Per-recipient lists joined, and sendmsg() with a list of buffers, are what one
-might do instead so that each sender misses its own. CPU time of the sending thread, which on
-loopback does the receiving side's work in the kernel, too.
+A send per message is what a room does that does not coalesce. Coalesced, all messages are joined
+once, and each client is sent the same object. Per-recipient lists joined, and sendmsg() with a list
+of buffers, are what one might do instead so that each sender misses its own. CPU time of the
+sending thread, which on loopback does the receiving side's work in the kernel, too.
 """
 
 from __future__ import annotations
@@ -11,13 +11,15 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
 
+from benchmarks.conftest import tell_per
+
 CLIENTS = 100
 MESSAGE = b"('127.0.0.1', 52344) dice: a line of thirty-two bytes, say\n"
-Tell = Callable[[list[socket.socket], list[bytes]], None]
 
 
 def send_per_message(clients: list[socket.socket], messages: list[bytes]) -> None:
@@ -26,10 +28,10 @@ def send_per_message(clients: list[socket.socket], messages: list[bytes]) -> Non
             client.send(message)
 
 
-def coalesced_log(clients: list[socket.socket], messages: list[bytes]) -> None:
-    log = b"".join(messages)
+def coalesced(clients: list[socket.socket], messages: list[bytes]) -> None:
+    joined = b"".join(messages)
     for client in clients:
-        client.send(log)
+        client.send(joined)
 
 
 def join_per_recipient(clients: list[socket.socket], messages: list[bytes]) -> None:
@@ -46,56 +48,40 @@ def sendmsg(clients: list[socket.socket], messages: list[bytes]) -> None:
         client.sendmsg(messages)
 
 
-WAYS: dict[str, Tell] = {
-    "send per message": send_per_message,
-    "coalesced log": coalesced_log,
-    "join per recipient": join_per_recipient,
-    "sendmsg": sendmsg,
-}
-
-
 @pytest.fixture
 def pairs() -> Iterator[list[tuple[socket.socket, socket.socket]]]:
-    pairs = []
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    with ExitStack() as stack, socket.create_server(("127.0.0.1", 0)) as listener:
+        pairs = []
         for _ in range(CLIENTS):
-            theirs = socket.create_connection(listener.getsockname())
-            ours, _ = listener.accept()
+            theirs = stack.enter_context(socket.create_connection(listener.getsockname()))
+            ours = stack.enter_context(listener.accept()[0])
             ours.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             pairs.append((ours, theirs))
-    yield pairs
-    for pair in pairs:
-        for sock in pair:
-            sock.close()
+        yield pairs
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", [send_per_message, coalesced, join_per_recipient, sendmsg])
 @pytest.mark.parametrize("messages", [1, 10, 40])
 @pytest.mark.benchmark(timer=time.thread_time)
 def test_fanout(
     benchmark: Any,
     pairs: list[tuple[socket.socket, socket.socket]],
-    way: str,
+    way: Callable[[list[socket.socket], list[bytes]], None],
     messages: int,
 ) -> None:
     benchmark.group = f"fan-out: {messages} messages to {CLIENTS} clients"
-    ours = [pair[0] for pair in pairs]
-    log = [MESSAGE] * messages
-    size = len(MESSAGE) * messages
+    arguments = ([ours for ours, _ in pairs], [MESSAGE] * messages)
+    listeners = [theirs for _, theirs in pairs]
 
     def read(*_: object) -> None:
-        for pair in pairs:
-            left = size
+        for theirs in listeners:
+            left = len(MESSAGE) * messages
             while left:
-                left -= len(pair[1].recv(left))
+                left -= len(theirs.recv(left))
 
-    benchmark.pedantic(
-        WAYS[way], args=(ours, log), teardown=read, rounds=30, warmup_rounds=3, iterations=1
-    )
-    benchmark.extra_info["microseconds per delivery"] = (
-        benchmark.stats["median"] / messages / CLIENTS * 1e6
-    )
-    for pair in pairs:
-        pair[1].setblocking(False)
+    benchmark.pedantic(way, args=arguments, teardown=read, rounds=30, warmup_rounds=3, iterations=1)
+    tell_per(benchmark, "delivery", messages * CLIENTS)
+    for theirs in listeners:
+        theirs.setblocking(False)
         with pytest.raises(BlockingIOError):
-            pair[1].recv(1)
+            theirs.recv(1)

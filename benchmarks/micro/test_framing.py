@@ -8,10 +8,9 @@ LINES lines.
 from __future__ import annotations
 
 import asyncio
-import importlib.util
+import runpy
 import time
 from collections.abc import Callable
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -29,17 +28,6 @@ SEGMENTS = {
 Feed = Callable[[list[bytes]], bytes]
 
 
-def stage(name: str) -> ModuleType:
-    """A stage's server as a module; it is no package, and has the name of its file."""
-    spec = importlib.util.spec_from_file_location(
-        f"stage_{name}", ROOT / "stages" / name / "server.py"
-    )
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def line_protocol() -> Feed:
     def feed(segments: list[bytes]) -> bytes:
         protocol = LineProtocol()
@@ -49,7 +37,7 @@ def line_protocol() -> Feed:
 
 
 def next_line() -> Feed:
-    cut = stage("v3").next_line
+    cut = runpy.run_path(str(ROOT / "stages" / "v3" / "server.py"))["next_line"]
 
     def feed(segments: list[bytes]) -> bytes:
         in_buffer, lines = bytearray(), []

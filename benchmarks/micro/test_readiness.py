@@ -8,6 +8,7 @@ time of the asking thread; the descriptors are eventfds.
 from __future__ import annotations
 
 import os
+import resource
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -21,9 +22,10 @@ COUNTS = (10, 100, 1000, 10_000)
 
 
 @pytest.fixture
-def fds(count: int, asker: str, descriptors: int) -> Iterator[list[int]]:
-    if count + 200 > descriptors:
-        pytest.skip(f"{count} descriptors are more than the limit of {descriptors} permits")
+def fds(count: int, asker: str) -> Iterator[list[int]]:
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if count + 200 > limit:
+        pytest.skip(f"{count} descriptors are more than the limit of {limit} permits")
     with eventfds(count) as fds:
         if asker == "select" and max(fds) >= FD_SETSIZE:
             pytest.skip(f"select(2) takes no descriptor of {FD_SETSIZE} or more")

@@ -13,12 +13,13 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import pytest
 
-from benchmarks.conftest import StartServer, server_clock
+from benchmarks.conftest import StartServer, new_uvloop, server_clock
 from benchmarks.harness.process import DEADLINE
 from benchmarks.harness.server import SERVERS
 from lowlevel.epoll_backend import EpollBackend
@@ -26,78 +27,63 @@ from lowlevel.reactor import Reactor
 
 WAKEUPS = 200
 CONNECTS = 500
-Wake = tuple[Callable[[], object], Callable[[], None]]
+Way = Iterator[Callable[[], object]]
+"""What wakes a thread, which then calls `answer`, while it is yielded."""
 
 
-def by_eventfd(answer: Callable[[], None]) -> Wake:
-    fd, running = os.eventfd(0), [True]
-    epoll = select.epoll()
-    epoll.register(fd, select.EPOLLIN)
+@contextmanager
+def running(target: Callable[[], object]) -> Iterator[None]:
+    """In a thread, whose end is waited for."""
+    thread = threading.Thread(target=target, daemon=True)  # in a test that fails nobody stops it
+    thread.start()
+    yield
+    thread.join()
+
+
+@contextmanager
+def by_eventfd(answer: Callable[[], None]) -> Way:
+    fd, stopped = os.eventfd(0), threading.Event()
 
     def serve() -> None:
-        while running[0]:
+        while not stopped.is_set():
             epoll.poll()
             os.eventfd_read(fd)
             answer()
 
-    thread = threading.Thread(target=serve)
-    thread.start()
-
-    def stop() -> None:
-        running[0] = False
-        os.eventfd_write(fd, 1)
-        thread.join()
-        epoll.close()
-        os.close(fd)
-
-    return (lambda: os.eventfd_write(fd, 1)), stop
+    with select.epoll() as epoll:
+        epoll.register(fd, select.EPOLLIN)
+        with running(serve):
+            yield lambda: os.eventfd_write(fd, 1)
+            stopped.set()
+            os.eventfd_write(fd, 1)
+    os.close(fd)
 
 
-def by_self_pipe(answer: Callable[[], None]) -> Wake:
+@contextmanager
+def by_self_pipe(answer: Callable[[], None]) -> Way:
     """Reactor.wakeup(): a socket pair, which a signal can write to as well."""
     reactor = Reactor(EpollBackend())
     reactor.before_wait = answer
-    thread = threading.Thread(target=reactor.run)
-    thread.start()
-
-    def stop() -> None:
+    with running(reactor.run):
+        yield reactor.wakeup
         reactor.stop()
         reactor.wakeup()
-        thread.join()
-        reactor.close()
-
-    return reactor.wakeup, stop
+    reactor.close()
 
 
-def by_loop(loop: asyncio.AbstractEventLoop) -> Callable[[Callable[[], None]], Wake]:
-    def make(answer: Callable[[], None]) -> Wake:
-        thread = threading.Thread(target=loop.run_forever)
-        thread.start()
-
-        def stop() -> None:
-            loop.call_soon_threadsafe(loop.stop)
-            thread.join()
-            loop.close()
-
-        return (lambda: loop.call_soon_threadsafe(answer)), stop
-
-    return make
+@contextmanager
+def by_loop(loop: asyncio.AbstractEventLoop, answer: Callable[[], None]) -> Way:
+    with running(loop.run_forever):
+        yield lambda: loop.call_soon_threadsafe(answer)
+        loop.call_soon_threadsafe(loop.stop)
+    loop.close()
 
 
-def on_uvloop(answer: Callable[[], None]) -> Wake:
-    uvloop = pytest.importorskip("uvloop", reason="uvloop is not installed: pip install uvloop")
-    return by_loop(uvloop.new_event_loop())(answer)
-
-
-def on_asyncio(answer: Callable[[], None]) -> Wake:
-    return by_loop(asyncio.SelectorEventLoop())(answer)
-
-
-WAYS = {
+WAYS: dict[str, Callable[[Callable[[], None]], AbstractContextManager[Callable[[], object]]]] = {
     "eventfd": by_eventfd,
     "self-pipe (reactor)": by_self_pipe,
-    "call_soon_threadsafe (asyncio)": on_asyncio,
-    "call_soon_threadsafe (uvloop)": on_uvloop,
+    "call_soon_threadsafe (asyncio)": lambda answer: by_loop(asyncio.SelectorEventLoop(), answer),
+    "call_soon_threadsafe (uvloop)": lambda answer: by_loop(new_uvloop(), answer),
 }
 
 
@@ -106,18 +92,15 @@ WAYS = {
 def test_wakeup(benchmark: Any, way: str) -> None:
     benchmark.group = f"wakeup: {WAKEUPS} from another thread"
     answered = os.eventfd(0)
-    wake, stop = WAYS[way](lambda: os.eventfd_write(answered, 1))
+    with WAYS[way](lambda: os.eventfd_write(answered, 1)) as wake:
 
-    def round_trips() -> None:
-        for _ in range(WAKEUPS):
-            wake()
-            os.eventfd_read(answered)
+        def round_trips() -> None:
+            for _ in range(WAKEUPS):
+                wake()
+                os.eventfd_read(answered)
 
-    try:
         benchmark.pedantic(round_trips, rounds=15, warmup_rounds=2, iterations=1)
-    finally:
-        stop()
-        os.close(answered)
+    os.close(answered)
 
 
 @pytest.mark.parametrize("name", [name for name in SERVERS if " " not in name])
@@ -126,27 +109,27 @@ def test_accept(benchmark: Any, start: StartServer, name: str) -> None:
     benchmark.group = f"accept: a burst of {CONNECTS}"
     server = start(name)
     address = ("127.0.0.1", server.address[1])
-    seen = 1
     crowd: list[socket.socket] = []
+    logged = 1
+
+    def wait_until_logged(event: str) -> None:
+        """Of each of the crowd."""
+        for sock in crowd:
+            server.log.wait(f"Cliente {event}: {sock.getsockname()}".__eq__, logged)
 
     def burst() -> None:
-        nonlocal seen
         for _ in range(CONNECTS):
             crowd.append(socket.create_connection(address, DEADLINE))
-        for sock in crowd:
-            port = sock.getsockname()[1]
-            line = f"Cliente conectado: ('127.0.0.1', {port})"
-            server.log.wait(line.__eq__, seen)
-        seen = len(server.log.all())
+        wait_until_logged("conectado")
 
     def leave() -> None:
-        nonlocal seen
+        nonlocal logged
         for sock in crowd:
-            name = str(sock.getsockname())
-            sock.close()
-            server.log.wait(f"Cliente desconectado: {name}".__eq__, seen)
-        crowd.clear()
+            sock.shutdown(socket.SHUT_WR)
+        wait_until_logged("desconectado")
+        while crowd:
+            crowd.pop().close()
         server.wait_until_at_rest()
-        seen = len(server.log.all())
+        logged = len(server.log.all())
 
     benchmark.pedantic(burst, teardown=leave, rounds=4, warmup_rounds=1, iterations=1)

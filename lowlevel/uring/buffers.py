@@ -34,6 +34,8 @@ class Buffers:
         self._address = address_of_map(self._memory)
         self._entries = mmap.mmap(-1, count * ENTRY_SIZE)  # a page of its own, as it must be
         self._tail = 0
+        self._shared_tail = memoryview(self._entries)[TAIL : TAIL + 2].cast("H")
+        self._numbers = [-1] * count  # what stands in each entry
         registration = struct.pack("<QIHH24x", address_of_map(self._entries), count, group, 0)
         ring.register(REGISTER_PBUF_RING, bytearray(registration), 1)
         for number in range(count):
@@ -47,13 +49,16 @@ class Buffers:
         return data
 
     def _give_back(self, number: int) -> None:
-        at = (self._tail & self._mask) * ENTRY_SIZE
-        address = self._address + number * self._size
-        ENTRY.pack_into(self._entries, at, address, self._size, number)
+        place = self._tail & self._mask
+        if self._numbers[place] != number:  # not given back in the order in which it was taken
+            self._numbers[place] = number
+            address = self._address + number * self._size
+            ENTRY.pack_into(self._entries, place * ENTRY_SIZE, address, self._size, number)
         self._tail = (self._tail + 1) & 0xFFFF
-        struct.pack_into("<H", self._entries, TAIL, self._tail)  # after the entry, not before
+        self._shared_tail[0] = self._tail  # after the entry, not before
 
     def close(self) -> None:
         """Once the ring is closed, and nobody puts anything into them."""
+        self._shared_tail.release()
         self._memory.close()
         self._entries.close()

@@ -100,6 +100,8 @@ class Completions:
         self._to_poll.clear()
         self.ring.wait(0 if self._ready else timeout)
         self._complete(self.ring.take())
+        if not self._ready:
+            return []
         ready, self._ready = self._ready, {}
         return list(ready.items())
 
@@ -126,16 +128,8 @@ class Completions:
 
     def receive(self, key: int, fd: int) -> None:
         """Arm a receive: one submission, and a completion for every buffer that is filled."""
-        self.ring.queue(
-            sqe(
-                RECV,
-                fd,
-                key << KIND_BITS | RECEIVE,
-                flags=BUFFER_SELECT,
-                ioprio=RECV_MULTISHOT,
-                group=self._buffers.group,
-            )
-        )
+        user_data, group = key << KIND_BITS | RECEIVE, self._buffers.group
+        self.ring.queue(sqe(RECV, fd, user_data, 0, 0, 0, BUFFER_SELECT, RECV_MULTISHOT, group))
 
     def stop_receiving(self, key: int) -> None:
         """What it had got is told before it is over."""

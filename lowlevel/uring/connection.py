@@ -70,7 +70,8 @@ class CompletionConnection(Connection):
 
     def received(self, data: bytes) -> None:
         self._input = self._input + data if self._input else data
-        self._ask()
+        if len(self._input) > READ_SIZE:
+            self._ask()
 
     def receive_over(self, result: int) -> None:
         self._receiving = IDLE
@@ -108,7 +109,8 @@ class CompletionConnection(Connection):
                     self.close()
                 return
             data, self._input = self._input[:READ_SIZE], self._input[READ_SIZE:]
-            self._ask()
+            if self._receiving != ARMED:
+                self._ask()
         self._take(data, mask, not self._input and self._over is None)
 
     def _unhandled(self) -> bool:

@@ -60,7 +60,7 @@ def sqe(
 
 def address_of(data: bytes) -> int:
     """Where they are in memory, for as long as somebody has a reference to them."""
-    return ctypes.cast(ctypes.c_char_p(data), ctypes.c_void_p).value or 0
+    return ctypes.c_void_p.from_buffer(ctypes.c_char_p(data)).value or 0  # cast() costs thrice
 
 
 def address_of_map(shared: mmap.mmap) -> int:
@@ -76,16 +76,17 @@ class Ring:
     def __init__(self, entries: int):
         self.fd, parameters = self._setup(entries)
         self.entries, completions = parameters[0], parameters[1]
-        head, tail, mask, _, _, _, array = parameters[7:14]
+        _, tail, mask, _, _, _, array = parameters[7:14]
         cq_head, cq_tail, cq_mask, _, _, cqes = parameters[17:23]
         size = max(array + 4 * self.entries, cqes + CQE.size * completions)
         self._rings = mmap.mmap(self.fd, size + -size % 4)
         self._sqes = mmap.mmap(self.fd, SQE_SIZE * self.entries, offset=OFF_SQES)
         words = self._words = memoryview(self._rings).cast("I")
-        self._head, self._tail = head // 4, tail // 4
-        self._mask = words[mask // 4]
+        self._tail, self._mask = tail // 4, words[mask // 4]
         self._cq_head, self._cq_tail = cq_head // 4, cq_tail // 4
         self._cq_mask = words[cq_mask // 4]
+        self._queued = words[self._tail]  # the tail, as it will be
+        self.pending = 0  # submissions that the kernel has not taken yet
         self._cqes = memoryview(self._rings)[cqes : cqes + CQE.size * completions]
         # The queue is a ring of indices into an array of entries. Here they never change.
         for index in range(self.entries):
@@ -114,27 +115,20 @@ class Ring:
                 raise Unavailable(why_not(ctypes.get_errno()))
             entries //= 2
 
-    @property
-    def pending(self) -> int:
-        """How many submissions the kernel has not taken yet."""
-        return (self._words[self._tail] - self._words[self._head]) & 0xFFFFFFFF
-
     def queue(self, sqes: Union[bytes, memoryview]) -> None:
         """Submit these with the next call; those before them with one of now if they do not
         fit together."""
-        view = memoryview(sqes)
-        while view:
-            free = self.entries - self.pending
-            if not free:
+        while sqes:
+            start = self._queued & self._mask
+            count = min(len(sqes) // SQE_SIZE, self.entries - self.pending, self.entries - start)
+            if not count:
                 self.submit()
                 continue
-            tail = self._words[self._tail]
-            start = tail & self._mask
-            count = min(len(view) // SQE_SIZE, free, self.entries - start)
-            size = count * SQE_SIZE
-            self._sqes[start * SQE_SIZE : start * SQE_SIZE + size] = view[:size]
-            self._words[self._tail] = (tail + count) & 0xFFFFFFFF
-            view = view[size:]
+            at, size = start * SQE_SIZE, count * SQE_SIZE
+            self._sqes[at : at + size] = sqes[:size]
+            self._queued = (self._queued + count) & 0xFFFFFFFF
+            self.pending += count
+            sqes = sqes[size:]
 
     def submit(self) -> None:
         """Hand over what is queued. What it completes at once is then there to be taken."""
@@ -153,8 +147,11 @@ class Ring:
             self._enter(1, GETEVENTS | EXT_ARG, self._timed)
 
     def _enter(self, complete: int, flags: int, argument: Tuple[object, ctypes.c_size_t]) -> None:
+        self._words[self._tail] = self._queued
         taken = _syscall(ENTER, self.fd, self.pending, complete, flags, *argument)
-        if taken < 0:
+        if taken >= 0:
+            self.pending -= taken
+        else:  # and nothing was taken
             error = ctypes.get_errno()
             if error in (EAGAIN, EBUSY):
                 self._make_room()

@@ -19,7 +19,6 @@ With both, the bytes are ours again when the submissions have been taken.
 from array import array
 from typing import Any, Dict, List, Mapping
 
-from lowlevel.room import Member
 from lowlevel.uring.completion import KIND_BITS, TELL, Completions
 from lowlevel.uring.ring import SEND, SKIP_SUCCESS, SQE_SIZE, address_of, sqe
 
@@ -38,14 +37,15 @@ class RingTeller:
         self._sends = bytearray()  # the submission of each of them
         self._behind: Dict[Any, None] = {}  # who does not
         self._data = b""  # what was told last
-        self._instead: Mapping[Member, bytes] = {}
+        self._instead: Mapping[Any, bytes] = {}
 
     def add(self, member: Any) -> None:
         """From now on it is told by a send."""
         self._behind.pop(member, None)
         member.place = len(self._recipients)
         self._recipients.append(member)
-        self._sends += self._send(member, b"")
+        user_data = member.key << KIND_BITS | TELL
+        self._sends += sqe(SEND, member.fileno(), user_data, flags=SKIP_SUCCESS)
 
     def remove(self, member: Any) -> None:
         """It is told no more."""
@@ -64,39 +64,31 @@ class RingTeller:
         """What it was told last."""
         return self._instead.get(member, self._data)
 
-    def tell(
-        self, members: Dict[Member, bytes], data: bytes, instead: Mapping[Member, bytes]
-    ) -> None:
+    def tell(self, members: Mapping[Any, bytes], data: bytes, instead: Mapping[Any, bytes]) -> None:
         """Queue the sends, which leave together with the next wait."""
         # Nobody may be told this in front of the rest of what it has been told before.
         self._completions.settle()
         self._data, self._instead = data, instead
         count = len(self._recipients)
-        for member in instead:
-            place = getattr(member, "place", -1)
-            if place >= 0:
+        for member, part in instead.items():
+            if not part and member.place >= 0:
                 count -= 1
                 self._to_place(member, count)
-        ring = self._completions.ring
         if count:
-            address = address_of(data)
+            end = count * WORDS
             with memoryview(self._sends) as sends, sends.cast("Q") as words:
-                end = count * WORDS
-                words[ADDRESS:end:WORDS] = array("Q", [address]) * count
+                words[ADDRESS:end:WORDS] = array("Q", [address_of(data)]) * count
                 words[LENGTH_AND_FLAGS:end:WORDS] = array("Q", [len(data) | FLAGS << 32]) * count
-                ring.queue(sends[: count * SQE_SIZE])
-        for member, part in instead.items():
-            if part and getattr(member, "place", -1) >= 0:
-                ring.queue(self._send(member, part))
+                for member, part in instead.items():
+                    if part and member.place >= 0:
+                        word = member.place * WORDS
+                        words[word + ADDRESS] = address_of(part)
+                        words[word + LENGTH_AND_FLAGS] = len(part) | FLAGS << 32
+                self._completions.ring.queue(sends[: count * SQE_SIZE])
         for member in list(self._behind):
             part = instead.get(member, data)
             if part:
                 member.transmit(part)
-
-    def _send(self, member: Any, data: bytes) -> bytes:
-        user_data = member.key << KIND_BITS | TELL
-        fd = member.fileno()
-        return sqe(SEND, fd, user_data, address_of(data), len(data), FLAGS, SKIP_SUCCESS)
 
     def _to_place(self, member: Any, place: int) -> None:
         """Change places with whoever is there."""

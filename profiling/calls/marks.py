@@ -14,7 +14,8 @@ c: the C function that is being called there. resumed: a coroutine or a function
 just been entered.
 
 It runs under every Python that the servers do, and imports nothing from elsewhere in the
-repository. What is not a Python program is run without marks.
+repository, but rings.py, when the program has rings. What is not a Python program is run without
+marks.
 """
 
 import fcntl
@@ -41,11 +42,12 @@ def name_of(code: CodeType) -> Optional[str]:
         path = os.path.abspath(code.co_filename)
         inside = path.startswith(ROOT + os.sep) and "site-packages" not in path
         inside = inside and not code.co_filename.startswith("<")  # compiled from a string
-        NAMES[code] = os.path.relpath(path, ROOT) if inside and path != OWN else None
+        inside = inside and not path.startswith(OWN)
+        NAMES[code] = os.path.relpath(path, ROOT) if inside else None
     return NAMES[code]
 
 
-OWN = os.path.abspath(__file__)
+OWN = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
 
 def place(frame: FrameType) -> List[Any]:
@@ -69,9 +71,11 @@ class Marker:
         self.descriptor = descriptor
 
     def write(self, frame: Optional[FrameType], **more: Any) -> None:
-        if frame is not None and frame.f_code.co_filename != OWN:
-            mark: Dict[str, Any] = {"at": place(frame), "ours": ours(frame)}
-            mark.update(more)
+        if frame is not None and not frame.f_code.co_filename.startswith(OWN):
+            self.write_mark({"at": place(frame), "ours": ours(frame), **more})
+
+    def write_mark(self, mark: Dict[str, Any]) -> None:
+        if self.flag[0]:
             os.write(self.descriptor, json.dumps(mark).encode())
 
     def profile(self, frame: FrameType, event: str, arg: Any) -> None:
@@ -109,6 +113,12 @@ def main() -> None:
         import site
 
         site.main()
+    if arguments[:3] == ["-m", "lowlevel", "uring"]:
+        sys.path[:1] = ["", ROOT, os.path.join(ROOT, "profiling")]
+        from calls.rings import Recorder
+
+        del sys.path[1:3]
+        Recorder(place, marker.write_mark).watch()
     threading.setprofile(marker.profile)
     threading.settrace(marker.trace)
     sys.setprofile(marker.profile)

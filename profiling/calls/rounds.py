@@ -37,7 +37,7 @@ def steady(rows: Iterable[Row], ports: Mapping[str, int]) -> list[Row]:
     ordered: list[Row] = []
     for (call, _), group in itertools.groupby(rows, key=lambda row: (row["call"], row["lines"])):
         sends = list(group)
-        ordered += sorted(sends, key=_client) if call in SENDS else sends
+        ordered += sorted(sends, key=_client) if call in (*SENDS, "IORING_OP_SEND") else sends
     return ordered
 
 

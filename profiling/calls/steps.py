@@ -3,6 +3,9 @@
 How the line is known: the server runs a second time under marks.py, which says at every step where
 it is, in the same trace and the same thread as the calls. What it says must agree: recvfrom under a
 recv(), and the same calls in the same order as without the marks. If not, nothing is shown.
+
+What goes by way of a ring is no call. There each submission and each completion is a step, which
+rings.py marks: a submission where it is queued, a completion where it is taken.
 """
 
 from __future__ import annotations
@@ -42,12 +45,19 @@ PURPOSES = {
     "getpid": "is this still the process that started the loop?",
     "getsockopt": "asks about the socket before it sends",
     "epoll_ctl": "changes what epoll is asked about",
+    "IORING_OP_POLL_ADD": "asks whether a descriptor is ready",
+    "IORING_OP_ASYNC_CANCEL": "asks for an operation to end",
+    "IORING_OP_CLOSE": "closes",
 }
 _DECODED = re.compile(r"(?<=\d)<(?:->|[^<>]|<[^<>]*>)*>")
 _SOCKET = re.compile(r"(\d+)<TCP(?:v6)?:\[[^]]*?->[^]]*?:(\d+)\]+>")
 _READY = re.compile(r"\(in \[(\d+)|fd=(\d+).*\[|data=\{u32=(\d+)|data=(0x[0-9a-f]+)")
 _LOOP = re.compile(r"\brun(_forever)?\(")
 _TIMEOUT = re.compile(r", (-?\d+)(?:, NULL, 8)?\) += ")
+_ENTER = re.compile(r", (\d+), (\d+), ")
+
+BRINGING = (*READS, "IORING_OP_RECV")
+"""What brings a message in."""
 
 Place = Sequence[Any]
 """File, number of the line, function."""
@@ -67,6 +77,11 @@ class Step:
     def text(self) -> str:
         """The call as strace writes it, descriptors as plain numbers."""
         return f"{self.call.name}({_DECODED.sub('', self.call.text)}"
+
+    @property
+    def in_a_ring(self) -> bool:
+        """It is no call, but a submission or a completion."""
+        return self.call.name.startswith("IORING_OP_")
 
     @property
     def compiled(self) -> bool:
@@ -98,6 +113,10 @@ class Step:
     def purpose(self, clients: Mapping[str, int]) -> str:
         """A few words on what the call is for. clients: their numbers, by descriptor."""
         text, kind = self.call.text, self.call.kind
+        if kind == "io_uring_enter":
+            submitted, complete = _ENTER.findall(text)[0]
+            sleeps = "sleeps until something has completed" if complete != "0" else "looks"
+            return f"hands over the {submitted} submissions queued before, then {sleeps}"
         if kind in WAITS:
             timeout = _TIMEOUT.search(text)
             if "tv_sec=0, " in text or (timeout and timeout[1] == "0"):
@@ -108,6 +127,10 @@ class Step:
             return f"sleeps until somebody is ready{who}"
         fd = text.partition("<")[0].partition(",")[0]
         whom = f"client {clients[fd]}" if fd in clients else f"descriptor {fd}"
+        if kind == "IORING_OP_RECV" and "= 0" not in text[-4:]:
+            return f"has taken the message of {whom} out of its receive buffer; it goes on"
+        if kind == "IORING_OP_SEND":
+            return f"delivers to {whom}, with the next io_uring_enter"
         if kind in READS:
             if "EAGAIN" in text:
                 return "nothing more has come"
@@ -135,21 +158,18 @@ def at(place: Place) -> str:
 def one_round(name: str, clients: int) -> tuple[list[Step], list[str], dict[str, int]]:
     """The calls of a round, what each is for, and the number of the client behind each port.
     ProfilingError: the marks do not agree with them."""
-    steps, ports = _traced(name, clients, marked=True)
+    steps, ports, sockets = _traced(name, clients, marked=True)
     if any(step.mark for step in steps):
         _check(name, _traced(name, clients, marked=False)[0], steps)
     elif name in NAMES:
         print(f"roundtrip: {name} is no Python program: no source lines", file=sys.stderr)
-    sockets = {
-        fd: ports[port]
-        for step in steps
-        for fd, port in _SOCKET.findall(step.call.name + step.call.text)
-        if port in ports
-    }
     return steps, [step.purpose(sockets) for step in steps], ports
 
 
-def _traced(name: str, clients: int, marked: bool) -> tuple[list[Step], dict[str, int]]:
+def _traced(
+    name: str, clients: int, marked: bool
+) -> tuple[list[Step], dict[str, int], dict[str, int]]:
+    """The steps of a round; the number of the client behind each port, and descriptor."""
     flag_file = os.memfd_create("flag")
     try:
         os.ftruncate(flag_file, 1)
@@ -158,7 +178,8 @@ def _traced(name: str, clients: int, marked: bool) -> tuple[list[Step], dict[str
         if marked:
             program = [sys.executable, "-S", str(Path(__file__).with_name("marks.py"))]
             program.append(f"/proc/{os.getpid()}/fd/{flag_file}")
-        with Trace(name, options=("-s", "4096", "-yy"), program=program) as trace:
+        logs = False if marked else None  # without the marks nothing else shows what a ring brings
+        with Trace(name, options=("-s", "4096", "-yy"), program=program, logs=logs) as trace:
             with explained(trace.server):
                 with LockStep(trace.server, clients, APART) as room:
                     room.run(WARM_UP)
@@ -171,7 +192,14 @@ def _traced(name: str, clients: int, marked: bool) -> tuple[list[Step], dict[str
             calls = whole_calls(trace.read())
     finally:
         os.close(flag_file)
-    return _cut(name, _steps_of(calls), marker(first), marker(last)), ports
+    steps = _cut(name, _steps_of(calls), marker(first), marker(last))
+    sockets = {
+        fd: ports[port]
+        for call in calls
+        for fd, port in _SOCKET.findall(call.name + call.text)
+        if port in ports
+    }
+    return steps, ports, sockets
 
 
 def _mark_of(call: Call) -> Mark | None:
@@ -199,6 +227,9 @@ def _steps_of(calls: Sequence[Call]) -> list[Step]:
                     step = steps[-2]  # asyncio looks once more before the coroutine runs
                 reading[call.thread] = step
             continue
+        if "operation" in mark:
+            steps.append(Step(Call(call.thread, mark["operation"], mark["text"]), mark))
+            continue
         last[call.thread] = mark
         if mark.get("resumed") and call.thread in reading:
             reader, place = reading[call.thread], mark["at"]
@@ -214,7 +245,8 @@ def _cut(name: str, steps: list[Step], first: str, last: str) -> list[Step]:
         received = (
             index
             for index, step in enumerate(steps)
-            if step.call.kind in READS and f', "{text}' in step.call.text
+            if (step.call.kind in BRINGING and f', "{text}' in step.call.text)
+            or (step.call.text.startswith("1<") and f" dice: {text}" in step.call.text)
         )
         index = next(received, -1)
         if index < 0:
@@ -223,7 +255,7 @@ def _cut(name: str, steps: list[Step], first: str, last: str) -> list[Step]:
             kind, thread = steps[before].call.kind, steps[before].call.thread
             if thread != steps[index].call.thread or kind in READS or kind in SENDS:
                 break
-            if kind in WAITS:
+            if kind in (*WAITS, "io_uring_enter"):
                 return before
         return index
 
@@ -232,7 +264,9 @@ def _cut(name: str, steps: list[Step], first: str, last: str) -> list[Step]:
 
 def _check(name: str, plain: Sequence[Step], marked: Sequence[Step]) -> None:
     """ProfilingError: the marks have changed what the server does, or are not about its calls."""
-    without, kinds = ([step.call.kind for step in steps] for steps in (plain, marked))
+    on_a_ring = any(step.call.kind == "io_uring_enter" for step in marked)
+    kinds = [s.call.kind for s in marked if not s.in_a_ring]
+    without = [s.call.kind for s in plain if not (on_a_ring and s.call.text.startswith("1<"))]
     if kinds != without:
         raise ProfilingError(
             f"{name}: with the marks it makes other calls ({', '.join(kinds)}) than without "

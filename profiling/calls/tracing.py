@@ -61,10 +61,16 @@ class Trace:
     """A server under strace, and what strace has written.
 
     options: of strace, beside `-f -qq`. program: what is put between strace and the server.
+    logs: whether the server does; by default when nothing else shows what has come in.
     """
 
     def __init__(
-        self, name: str, *, options: Sequence[str] = ("-s", "64"), program: Sequence[str] = ()
+        self,
+        name: str,
+        *,
+        options: Sequence[str] = ("-s", "64"),
+        program: Sequence[str] = (),
+        logs: bool | None = None,
     ):
         self._memory = os.memfd_create("trace")
         output = f"/proc/{os.getpid()}/fd/{self._memory}"
@@ -74,7 +80,8 @@ class Trace:
         command += [strace(), "-f", "-qq", "-I", "2", *options, "-o", output]
         command += [*starter(signum=signal.SIGKILL), *program]
         try:
-            arguments = [] if name in LOGGING else quiet(name)
+            logs = name in LOGGING if logs is None else logs
+            arguments = [] if logs else quiet(name)
             self.server = Server(name, arguments=arguments, wrapper=command)
         except BaseException:
             os.close(self._memory)
@@ -106,7 +113,7 @@ class LockStep:
     def __init__(self, server: Server, clients: int, first: int = 0):
         self._server = server
         self._broadcasts = server.name not in SILENT
-        self._crowd = Crowd(server.address, clients, broadcasts=self._broadcasts)
+        self._crowd = Crowd(server.address, clients, broadcasts=self._broadcasts, asks=server.asks)
         self.clients = self._crowd.clients
         self._speaker = self.clients[0]
         self._speaker.sent = first

@@ -20,7 +20,7 @@ from types import FrameType
 from benchmarks.harness.crowd import DeliveryError
 from benchmarks.harness.files import OutputError
 from benchmarks.harness.process import ServerError
-from benchmarks.harness.roster import PEERS, PeerError
+from benchmarks.harness.roster import PEERS
 from benchmarks.harness.server import BROADCASTING, SERVERS
 
 NAMES = (*SERVERS, *PEERS)
@@ -119,7 +119,7 @@ def run(program: str, main: Callable[[], int]) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or the interpreter complains at its end
         return 1
-    except (ProfilingError, OutputError, ServerError, PeerError, DeliveryError) as error:
+    except (ProfilingError, OutputError, ServerError, DeliveryError) as error:
         print(f"{program}: {one_line(error)}", file=sys.stderr)
         return 1
     finally:

@@ -24,25 +24,19 @@ BLOCK = message(0, SIZE) * 512
 """What is given to one send."""
 
 
-class Ingest:
+class Ingest(Crowd):
     """The first clients push lines at a server that prints them."""
 
     def __init__(self, server: Server, clients: int):
-        self._crowd = Crowd(server.address, clients, broadcasts=False)
+        super().__init__(server.address, clients, broadcasts=False)
         self.words = (
             f"ingest: {clients} clients, {min(SENDERS, clients)} of them push lines of {SIZE} "
             "bytes as fast as stdout is read"
         )
 
-    def __enter__(self) -> Ingest:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._crowd.close()
-
     def run_until(self, done: Callable[[], bool]) -> int:
         """How many lines the kernel has taken. DeliveryError: none any more."""
-        waiting = {client.sock.fileno(): client for client in self._crowd.clients[:SENDERS]}
+        waiting = {client.sock.fileno(): client for client in self.clients[:SENDERS]}
         rest = dict.fromkeys(waiting, BLOCK)
         poll = select.poll()
         for fd in waiting:

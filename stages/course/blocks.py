@@ -16,8 +16,9 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from benchmarks.compare import tables
-from benchmarks.compare.tables import BUSY, MARK, cell, number, unsaturated
+from benchmarks.compare import figures
+from benchmarks.compare.figures import BUSY, cell, number, unsaturated
+from benchmarks.compare.tables import MARK, Page
 from benchmarks.harness.environment import differences
 from benchmarks.harness.files import ROOT
 from benchmarks.harness.server import BROADCASTING, SILENT
@@ -42,7 +43,7 @@ LOADS = ("lock-step 10", "lock-step 100", "flood 100")
 @functools.lru_cache(maxsize=None)
 def results(name: str) -> dict[str, Any]:
     path = ROOT / RESULTS[name]
-    return tables.load(path) if name == "comparison" else dict(json.loads(path.read_text("utf-8")))
+    return figures.load(path) if name == "comparison" else dict(json.loads(path.read_text("utf-8")))
 
 
 def median(name: str, workload: str, server: str) -> float:
@@ -75,7 +76,7 @@ def cpu(workload: str, server: str) -> str:
 def ratio(workload: str, server: str, reference: str) -> str:
     """CPU time per delivery over that of another server: the median of the rounds' ratios."""
     pair = (workload, server), (workload, reference)
-    return number(tables.ratio(results("comparison"), "cpu_us", *pair)["median"])
+    return number(figures.ratio(results("comparison"), "cpu_us", *pair)["median"])
 
 
 def memory(server: str) -> str:
@@ -85,7 +86,7 @@ def memory(server: str) -> str:
 
 def idle(server: str) -> str:
     """The CPU time that an idle client adds to each turn."""
-    return f"{tables.idle_in_turn(results('comparison'), server)} of each turn"
+    return f"{figures.idle_in_turn(results('comparison'), server)} of each turn"
 
 
 def calls(server: str) -> str:
@@ -165,15 +166,19 @@ def cost(*servers: str) -> str:
 def readiness() -> str:
     """One wait against the number of idle descriptors."""
     note = "CPU time of one wait, µs. One descriptor is ready, K others are idle."
-    return block(tables.Page(results("comparison")).waits(), note, sources("comparison"))
+    return block(Page(results("comparison")).waits(), note, sources("comparison"))
 
 
 def round_of(server: str) -> str:
     """One message among a few clients, call by call, each with the line that made it."""
     rows = [["", "system call", "source line", "what for"]]
-    for count, call in enumerate(results("rounds")["servers"][server], 1):
+    count = 0
+    for call in results("rounds")["servers"][server]:
         made_by = (f"{_place(where)} {_code(text)}".strip() for where, text in call["lines"])
-        rows.append([str(count), _code(call["text"]), "<br>".join(made_by), call["why"]])
+        in_a_ring = call["call"].startswith("IORING_OP_")
+        count += not in_a_ring
+        number = "" if in_a_ring else str(count)
+        rows.append([number, _code(call["text"]), "<br>".join(made_by), call["why"]])
     note = f"One message among {results('rounds')['clients']} clients, whose ports are made up."
     if server in BROADCASTING:
         note += " The server was `--quiet`: else there is one `write` more, the log."

@@ -106,7 +106,7 @@ def test_without_the_extra_it_says_which_command_installs_it() -> None:
 def test_an_old_python_says_which_one_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "version_info", (3, 9, 1))
     assert "3.10" in (command.missing() or "")
-    for name in ("server.py", "sock_chat/__init__.py", "sock_chat/__main__.py"):
+    for name in ("server.py", "client.py", "sock_chat/__init__.py", "sock_chat/__main__.py"):
         ast.parse((V5 / name).read_text(), feature_version=(3, 6))
 
 

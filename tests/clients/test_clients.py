@@ -21,8 +21,8 @@ from typing import Any
 import pytest
 
 from benchmarks.harness.files import ROOT
-from benchmarks.harness.process import DEADLINE, cpu_seconds, free_port, has_ended
-from tests.support.run import ends, stat, wait_until
+from benchmarks.harness.process import DEADLINE, cpu_seconds, free_port, has_ended, wait_until
+from tests.support.run import ends, stat
 
 Launch = Callable[..., "Client"]
 

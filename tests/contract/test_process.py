@@ -21,11 +21,11 @@ from pathlib import Path
 import pytest
 
 from benchmarks.harness.files import ROOT
-from benchmarks.harness.process import DEADLINE, accepts, starter
+from benchmarks.harness.process import DEADLINE, accepts, starter, wait_until
 from benchmarks.harness.server import BROADCASTING, SERVERS, Server
 from tests.conftest import Start, Strace, one_of_each
 from tests.support.needed import needed_in_ci
-from tests.support.run import ends, running, wait_until
+from tests.support.run import ends, running
 from tests.support.wire import (
     Flood,
     Peer,

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.harness.process import wait_until
 from benchmarks.harness.server import Server
 from tests.conftest import PROGRAMS, LimitReached, Start, Strace, broadcasting, one_of_each
-from tests.support.run import wait_until
 from tests.support.wire import (
     FULL,
     KERNEL_BUFFERS,

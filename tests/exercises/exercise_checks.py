@@ -24,9 +24,8 @@ import time
 import pytest
 
 from benchmarks.harness.crowd import data_segments_in
-from benchmarks.harness.process import DEADLINE
+from benchmarks.harness.process import DEADLINE, wait_until
 from tests.support.needed import needed_in_ci
-from tests.support.run import wait_until
 from tests.support.wire import HIGH_WATER, KERNEL_BUFFERS, PROMPTLY, Peer, Room, stopped
 
 pytestmark = pytest.mark.wire

@@ -12,10 +12,10 @@ from contextlib import suppress
 
 import pytest
 
+from benchmarks.harness.process import wait_until
 from lowlevel.__main__ import LOOKS, LOOPS
 from lowlevel.connection import LOW_WATER, READ_SIZE, Connection
 from lowlevel.room import Flush
-from tests.support.run import wait_until
 
 
 class House:

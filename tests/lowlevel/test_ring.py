@@ -221,6 +221,19 @@ def test_a_receive_without_a_buffer_ends_and_the_next_one_gets_the_rest(
     assert ends == [-errno.ENOBUFS] * 3
 
 
+def test_buffers_may_go_back_in_any_order(ring: Ring, pair: Pair) -> None:
+    ours, theirs = pair
+    buffers = Buffers(ring, 4, 16)
+    ring.queue(receive(ours.fileno(), 1))
+    theirs.send(b"".join(b"%016d" % number for number in range(3)))
+    first, *others = completed(ring, 3)
+    taken = [buffers.take(flags >> 16, result) for _, result, flags in reversed(others)]
+    assert taken == [b"%016d" % 2, b"%016d" % 1]
+    theirs.send(b"".join(b"%016d" % number for number in range(3, 6)))
+    taken = [buffers.take(flags >> 16, result) for _, result, flags in (*completed(ring, 3), first)]
+    assert taken == [b"%016d" % number for number in (3, 4, 5, 0)], "the first was not given back"
+
+
 def test_a_close_under_a_receive_needs_a_cancel_to_send_a_fin(ring: Ring, pair: Pair) -> None:
     ours, theirs = pair
     Buffers(ring, 2, 16)

@@ -28,6 +28,7 @@ class Faulty(threading.Thread):
         super().__init__(daemon=True)
         self.fault = fault
         self.pid = os.getpid()
+        self.asks = False
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=64)
         self.address: tuple[Any, ...] = self.listener.getsockname()
         self.socks: dict[int, socket.socket] = {}
@@ -62,10 +63,10 @@ class Faulty(threading.Thread):
 
     def say(self, sender: int, line: bytes) -> None:
         others = [fd for fd in self.socks if fd != sender]
-        if b" dice: 0" in line:
-            deliveries = self.fault(self, sender, line, others)
-        else:
-            deliveries = [(fd, line) for fd in others]
+        fault = self.fault if b" dice: 0" in line else honest
+        self.deliver(fault(self, sender, line, others))
+
+    def deliver(self, deliveries: Deliveries) -> None:
         for fd, text in deliveries:
             with contextlib.suppress(OSError):  # this client has seen enough
                 self.socks[fd].sendall(text)
@@ -102,8 +103,7 @@ def doubled_late(server: Faulty, sender: int, line: bytes, others: list[int]) ->
     if LAST in line and sender != first:
         server.kept = [(first, line)]
     if AFTER in line and sender == first:
-        for fd in others:
-            server.socks[fd].sendall(line)
+        server.deliver([(fd, line) for fd in others])
         time.sleep(0.1)
         return server.kept
     return [(fd, line) for fd in others]

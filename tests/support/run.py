@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -37,9 +36,18 @@ def stat(pid: int) -> list[str]:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
 
 
-def wait_until(condition: Callable[[], object], failure: str, pause: float = 0.001) -> None:
-    """Look now and then, where nothing could be waited for."""
-    deadline = time.monotonic() + DEADLINE
-    while not condition():
-        assert time.monotonic() < deadline, failure
-        time.sleep(pause)
+MARK = "SOCK_CHAT_TEST"
+"""The variable that a test sets in the environment of what it starts, to see what of it is left."""
+
+
+def processes(mark: object) -> dict[int, str]:
+    """pid and command line of all that have been started under this mark and live."""
+    variable, marked = f"{MARK}={mark}".encode(), {}
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if variable in (process / "environ").read_bytes().split(b"\0"):
+                line = (process / "cmdline").read_bytes().replace(b"\0", b" ")
+                marked[int(process.name)] = line.decode(errors="replace")
+        except OSError:  # not ours, or it has just ended
+            continue
+    return marked

@@ -23,9 +23,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
-from benchmarks.harness.process import DEADLINE, Lines, ServerError
+from benchmarks.harness.process import DEADLINE, Lines, ServerError, wait_until
 from benchmarks.harness.server import READY, SERVERS, SILENT, Server
-from tests.support.run import running, stat, wait_until
+from tests.support.run import running, stat
 
 PROMPTLY = 1.0
 """Seconds: no delivery may be later because of what another client does (the contract)."""

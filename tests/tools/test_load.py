@@ -20,7 +20,7 @@ import pytest
 from benchmarks.harness.compiled import no_compiler
 from benchmarks.harness.files import ROOT
 from benchmarks.harness.flood import SOURCE, Target
-from benchmarks.harness.process import DEADLINE, ServerError, free_port
+from benchmarks.harness.process import DEADLINE, ServerError, free_port, wait_until
 from benchmarks.harness.server import Server
 from benchmarks.load import __main__ as load
 from tests.support.faulty import (
@@ -33,6 +33,7 @@ from tests.support.faulty import (
     last_dropped,
 )
 from tests.support.needed import needed_in_ci
+from tests.support.run import MARK, processes
 
 CLIENTS = 20
 SMALL = ("--clients", "20", "--senders", "4", "--rate", "100")
@@ -45,15 +46,16 @@ Tool = Callable[..., "subprocess.Popen[str]"]
 
 @pytest.fixture
 def tool(tmp_path: Path) -> Iterator[Tool]:
-    """Start load.py in a folder of its own, as the leader of a session, as from a shell."""
+    """Start it as the leader of a session, as from a shell."""
     if no_compiler(SOURCE):
         needed_in_ci("no C compiler")
     started: list[subprocess.Popen[str]] = []
 
     def tool(*arguments: str) -> subprocess.Popen[str]:
         process = subprocess.Popen(
-            [sys.executable, str(ROOT / "benchmarks" / "load"), *arguments],
-            cwd=tmp_path,
+            [sys.executable, "-m", "benchmarks.load", *arguments],
+            cwd=ROOT,
+            env={**os.environ, MARK: str(tmp_path)},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -94,44 +96,17 @@ def assert_fails(process: subprocess.Popen[str], status: int, text: str) -> None
     assert re.fullmatch(rf"load\.py: .*{text}.*\n", err)
 
 
-def wait_until(happened: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + DEADLINE
-    while not happened():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.005)
-
-
-def descendants(pid: int) -> dict[int, str]:
-    """The command lines of the processes below one, by pid."""
-    found = {}
-    try:
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        for child in map(int, children):
-            found[child] = Path(f"/proc/{child}/cmdline").read_text().replace("\0", " ")
-            found |= descendants(child)
-    except (FileNotFoundError, ProcessLookupError):  # it has just ended
-        pass
-    return found
-
-
-def runs(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-
-
-def own_server(process: subprocess.Popen[str]) -> int:
+def own_server(mark: Path) -> int:
     """The pid of the server that the tool has started, once all clients are with it."""
-    found: list[int] = []
+    servers: list[int] = []
 
-    def full() -> bool:
-        below = descendants(process.pid).items()
-        found[:] = [pid for pid, line in below if "lowlevel" in line and "starter.py" not in line]
-        return bool(found) and len(os.listdir(f"/proc/{found[0]}/fd")) >= CLIENTS
+    def is_full() -> bool:
+        lines = processes(mark).items()
+        servers[:] = [pid for pid, line in lines if " -m lowlevel " in line and "{" not in line]
+        return bool(servers) and len(os.listdir(f"/proc/{servers[0]}/fd")) >= CLIENTS
 
-    wait_until(full, "the server of load.py does not get its clients")
-    return found[0]
+    wait_until(is_full, "the server of load.py does not get its clients")
+    return servers[0]
 
 
 # What it reports.
@@ -162,10 +137,11 @@ def test_load_of_a_server_that_runs_already_goes_into_table_and_file(
     tool: Tool, server: Server, tmp_path: Path
 ) -> None:
     arguments = (*SMALL, "--senders", "20", "--size", "9", "--duration", "0.3", "--warm-up", "0")
-    process = tool(*at(server), *arguments, "--json", "load.json")
+    file = tmp_path / "load.json"
+    process = tool(*at(server), *arguments, "--json", str(file))
     out, err = process.communicate(timeout=DEADLINE)
     assert (process.returncode, err) == (0, "")
-    found = json.loads((tmp_path / "load.json").read_text())
+    found = json.loads(file.read_text())
     assert found["server_process"] is None and found["pinning"] is None
     assert found["deliveries"] == found["messages"] * (CLIENTS - 1)
     first, *others = out.splitlines()
@@ -273,19 +249,20 @@ def test_load_says_that_the_server_has_died_half_way(tool: Tool, server: Server)
     assert_fails(process, 1, f"the server closed {CLIENTS} of {CLIENTS} connections")
 
 
-def test_load_says_how_its_own_server_has_died(tool: Tool) -> None:
+def test_load_says_how_its_own_server_has_died(tool: Tool, tmp_path: Path) -> None:
     process = tool("--server", "epoll", *LONG)
-    os.kill(own_server(process), signal.SIGKILL)
+    os.kill(own_server(tmp_path), signal.SIGKILL)
     assert_fails(process, 1, "the server has ended: killed by signal 9")
 
 
-def test_ctrl_c_prints_what_was_measured_until_then(tool: Tool, server: Server) -> None:
+def test_ctrl_c_prints_what_was_measured_until_then(
+    tool: Tool, server: Server, tmp_path: Path
+) -> None:
     """At once, although the server has stopped and the deadline is far."""
     far = ("--size", "65536", "--duration", "600", "--deadline", "600")
     process = tool(*at(server), *FEW, *far, "--json", "-")
     server.log.wait(lambda line: " dice: 00000005" in line)
-    below = descendants(process.pid)
-    assert len(below) == 1
+    assert len(processes(tmp_path)) == 2, "load.py and the load"
     os.kill(server.pid, signal.SIGSTOP)
     try:
         full = time.monotonic() + 1  # 26 MB are due meanwhile
@@ -300,17 +277,16 @@ def test_ctrl_c_prints_what_was_measured_until_then(tool: Tool, server: Server) 
     assert 0 < found["deliveries"] < found["messages"] * 3
     assert 0 < found["messages_held_back"] < found["messages"]
     assert "Traceback" not in err and "interrupted after" in err
-    wait_until(lambda: not any(map(runs, below)), "the load has outlived load.py")
+    wait_until(lambda: not processes(tmp_path), "the load has outlived load.py")
 
 
 @pytest.mark.parametrize(("signum", "status"), [(signal.SIGTERM, 143), (signal.SIGKILL, -9)])
-def test_nothing_outlives_it(tool: Tool, signum: int, status: int) -> None:
+def test_nothing_outlives_it(tool: Tool, tmp_path: Path, signum: int, status: int) -> None:
     process = tool("--server", "epoll", *LONG)
-    own_server(process)
-    below = descendants(process.pid)
-    assert len(below) == 2, "the load and the server"
+    own_server(tmp_path)
+    assert len(processes(tmp_path)) == 3, "load.py, the load and the server"
     process.send_signal(signum)
     _, err = process.communicate(timeout=DEADLINE)
     assert process.returncode == status, err
     assert "Traceback" not in err
-    wait_until(lambda: not any(map(runs, below)), f"some of {below} have outlived load.py")
+    wait_until(lambda: not processes(tmp_path), "something has outlived load.py")

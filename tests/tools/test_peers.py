@@ -5,6 +5,8 @@ One test for each; how far it goes beyond that is in `Peer.fails`, which `pytest
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 import shlex
 import signal
@@ -14,20 +16,23 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.harness import compiled
 from benchmarks.harness.files import ROOT
 from benchmarks.harness.roster import PEERS, SOMETIMES, Peer, PeerError
 from benchmarks.harness.server import Server
+from tests.conftest import Strace
 from tests.contract import test_contract
 from tests.support.needed import needed_in_ci
 from tests.support.wire import Room
 
 BURST = 200  # lines
+TOO_OLD = "as of Linux 6.1"
 
 
 def command(name: str) -> str:
     """Its command line with {port}; skips when something is missing."""
     missing = PEERS[name].missing()
-    if missing and PEERS[name].source.endswith(".c"):
+    if missing and PEERS[name].source.endswith(".c") and TOO_OLD not in missing:
         needed_in_ci(missing)
     if missing:
         pytest.skip(missing)
@@ -112,19 +117,45 @@ def test_missing_package_says_how_to_get_it() -> None:
         peer.command(8080)
 
 
+@pytest.mark.parametrize("error", ["EINVAL", "EPERM", "ENOSYS"])
+def test_kernel_without_io_uring_gets_one_clear_line(error: str, strace: Strace) -> None:
+    """As one before 6.1 refuses it, and seccomp in one way or the other."""
+    wrapper = strace("-e", "trace=io_uring_setup", "-e", f"inject=io_uring_setup:error={error}")
+    done = subprocess.run(
+        [*wrapper, *shlex.split(command("c-uring").format(port=1))], capture_output=True, text=True
+    )
+    words = f"no io_uring{' ' + TOO_OLD if error == 'EINVAL' else ''}"
+    assert (
+        done.returncode == 1
+        and done.stderr == f"c_uring: {words}: {os.strerror(getattr(errno, error))}\n"
+    )
+
+
 def test_source_is_compiled_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And again when it has changed; what was compiled before stays usable."""
+    """And again when it, or a header beside it, has changed; what was there stays usable."""
     command("c")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    source = tmp_path / "room.c"
-    source.write_text("int main(void) { return 0; }\n")
+    source, header = tmp_path / "room.c", tmp_path / "status.h"
+    header.write_text("#define STATUS 2\n")
+    source.write_text('#include "status.h"\nint main(void) { return STATUS; }\n')
     first, *_ = Peer(str(source)).command(1)
-    made = Path(first).stat().st_mtime_ns
+    modified = Path(first).stat().st_mtime_ns
     assert Peer(str(source)).command(2)[0] == first
-    assert Path(first).stat().st_mtime_ns == made
-    source.write_text("int main(void) { return 1; }\n")
-    second, *_ = Peer(str(source)).command(1)
-    assert sorted((tmp_path / "sock_chat").iterdir()) == sorted([Path(first), Path(second)])
+    assert Path(first).stat().st_mtime_ns == modified
+    header.write_text("#define STATUS 1\n")
+    second = compiled.program(source)
+    assert sorted((tmp_path / "sock_chat").iterdir()) == sorted([Path(first), second])
+
+
+def test_peer_that_cannot_be_had_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One in C, which has status 1 then; without a port it is 2 else."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    source = tmp_path / "refuses.c"
+    source.write_text(
+        '#include <stdio.h>\nint main(void) { fputs("no luck\\n", stderr); return 1; }'
+    )
+    command("c")
+    assert Peer(str(source)).missing() == "no luck"
 
 
 def test_compile_error_is_in_the_compilers_words(

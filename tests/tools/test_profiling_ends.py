@@ -3,23 +3,23 @@ when a server fails, when they are stopped. One line says why, and nothing is le
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from benchmarks.harness.files import ROOT
-from benchmarks.harness.process import DEADLINE
+from benchmarks.harness.process import DEADLINE, wait_until
 from tests.support.needed import needed_in_ci
+from tests.support.run import MARK, processes
 
 SCRIPTS = ("roundtrip", "syscalls", "flamegraph")
-MARK = "SOCK_CHAT_TEST"
 DYING = """
 import os, select, socket, sys
 listener = socket.create_server(("127.0.0.1", int(sys.argv[1])))
@@ -158,30 +158,13 @@ def own_spy(tmp_path: Path, text: str) -> str:
     return f"{spy.parent}:{os.environ['PATH']}"
 
 
-def processes(tmp_path: Path) -> dict[int, bytes]:
-    """pid and command line of all that have been started under our mark and live."""
-    mark, marked = f"{MARK}={tmp_path}".encode(), {}
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            if mark in (process / "environ").read_bytes().split(b"\0"):
-                marked[int(process.name)] = (process / "cmdline").read_bytes()
-        except OSError:  # not ours, or it has just ended
-            continue
-    return marked
-
-
 def begin(
-    tmp_path: Path, output: Path, *command: str, **environment: str
+    tmp_path: Path, output: Path, script: str, **environment: str
 ) -> tuple[subprocess.Popen[str], int]:
     """A script that goes on for long, and the pid of its server, once it is being looked at."""
+    program = str(ROOT / "profiling" / f"{script}.py")
     process = subprocess.Popen(
-        [
-            sys.executable,
-            str(ROOT / "profiling" / command[0]),
-            *command[1:],
-            "--output",
-            str(output),
-        ],
+        [sys.executable, program, *LONG[script], "--output", str(output)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         encoding="utf-8",
@@ -189,35 +172,30 @@ def begin(
         env={**os.environ, MARK: str(tmp_path), **environment},
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL) and None,  # if nohup'ed
     )
-    deadline = time.monotonic() + DEADLINE
-    while True:
-        assert time.monotonic() < deadline, "nobody looks at the server"
+    servers: list[int] = []
+
+    def is_looked_at() -> bool:
+        """py-spy says so; in a room that is counted there are a listener and clients."""
         assert process.poll() is None, process.communicate()
-        for pid, command_line in processes(tmp_path).items():
-            is_server = b"server.py" in command_line and b"starter.py" not in command_line
-            if (
-                is_server
-                and b"strace" not in command_line
-                and is_looked_at(command[0], pid, output)
-            ):
-                return process, pid
-
-
-def is_looked_at(script: str, server: int, output: Path) -> bool:
-    """py-spy says so; in a room that is counted there are a listener and clients."""
-    try:
-        if script == "flamegraph.py":
-            log = next(output.glob(".*/*/py-spy.log"), None)
-            return log is not None and "Sampling process" in log.read_text()
-        links = [os.readlink(link) for link in Path(f"/proc/{server}/fd").iterdir()]
-    except OSError:  # it goes on
+        lines = processes(tmp_path).items()
+        servers[:] = [
+            pid for pid, line in lines if "server.py" in line and "starter.py" not in line
+        ]
+        with contextlib.suppress(OSError):  # it goes on
+            if script == "flamegraph":
+                logs = output.glob(".*/*/py-spy.log")
+                return any("Sampling process" in log.read_text() for log in logs)
+            links = Path(f"/proc/{servers[-1]}/fd").iterdir() if servers else ()
+            return sum(os.readlink(link).startswith("socket:") for link in links) >= 4
         return False
-    return sum(link.startswith("socket:") for link in links) >= 4
+
+    wait_until(is_looked_at, "nobody looks at the server")
+    return process, servers[-1]
 
 
 LONG = {
-    "syscalls": ("syscalls.py", "v3", "--rounds", "1000000"),
-    "flamegraph": ("flamegraph.py", "v3", "--duration", "60", "--clients", "5"),
+    "syscalls": ("v3", "--rounds", "1000000"),
+    "flamegraph": ("v3", "--duration", "60", "--clients", "5"),
 }
 
 
@@ -225,14 +203,11 @@ LONG = {
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_profiling_stopped(script: str, signum: int, tmp_path: Path, output: Path) -> None:
     """Neither a process nor a file is left; Ctrl-C reaches the whole group of the terminal."""
-    process, _ = begin(tmp_path, output, *LONG[script])
+    process, _ = begin(tmp_path, output, script)
     send = os.killpg if signum == signal.SIGINT else os.kill
     send(process.pid, signum)
     _, errors = process.communicate(timeout=DEADLINE)
-    deadline = time.monotonic() + DEADLINE
-    while processes(tmp_path):  # SIGKILL: the kernel ends them after it
-        assert time.monotonic() < deadline, processes(tmp_path)
-        time.sleep(0.01)
+    wait_until(lambda: not processes(tmp_path), "something is left")  # SIGKILL: a moment later
     if signum == signal.SIGKILL:
         assert process.returncode == -signum
         return
@@ -245,7 +220,7 @@ def test_profiling_stopped(script: str, signum: int, tmp_path: Path, output: Pat
 def test_flamegraph_server_that_is_killed(spy: str, tmp_path: Path, output: Path) -> None:
     """A tracer that does not wait keeps a killed process from its end: its sockets stay open."""
     environment = {} if spy == "py-spy's" else {"PATH": own_spy(tmp_path, SPY)}
-    process, server = begin(tmp_path, output, *LONG["flamegraph"], **environment)
+    process, server = begin(tmp_path, output, "flamegraph", **environment)
     os.kill(server, signal.SIGKILL)
     _, errors = process.communicate(timeout=2 * DEADLINE)
     assert process.returncode == 1

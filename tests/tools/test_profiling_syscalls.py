@@ -6,7 +6,6 @@ import json
 import os
 import platform
 import shutil
-from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -27,21 +26,23 @@ def _strace() -> None:
         needed_in_ci("strace is not installed (apt-get install strace)")
 
 
-def results(script: str, *arguments: str, **environment: str) -> Any:
-    done = run(script, *arguments, **environment)
+def results(output: Path, *arguments: str) -> Any:
+    """What is written into a folder that is not there yet."""
+    done = run("syscalls", *arguments, "--output", str(output / "made"))
+    if "may not use tracepoints" in done.stderr:
+        pytest.skip(done.stderr)
     assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    return json.loads(next((output / "made").glob("*.json")).read_text())
 
 
 @pytest.fixture(scope="module")
 def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("output") / "made" / "results"
+    return tmp_path_factory.mktemp("output")
 
 
 @pytest.fixture(scope="module")
 def counted(output: Path) -> Any:
-    arguments = ["--clients", ",".join(map(str, CLIENTS)), "--rounds", "5"]
-    return results("syscalls", *EXPECTED, *arguments, "--output", str(output), "--json")
+    return results(output, *EXPECTED, "--clients", ",".join(map(str, CLIENTS)), "--rounds", "5")
 
 
 def test_counts_and_formulas(counted: Any) -> None:
@@ -57,26 +58,26 @@ def test_counts_and_formulas(counted: Any) -> None:
 
 
 def test_comparison_is_written(counted: Any, output: Path) -> None:
-    assert sorted(path.name for path in output.iterdir()) == ["syscalls.json", "syscalls.md"]
-    text = " ".join((output / "syscalls.md").read_text().split())
+    files = sorted(path.name for path in (output / "made").iterdir())
+    assert files == ["syscalls.json", "syscalls.md"]
+    text = " ".join((output / "made" / "syscalls.md").read_text().split())
     assert "| v3 | `select` | `recvfrom` | N - 1 `sendto` | | N + 1 |" in text
     assert "| v1 | | `recvfrom` | `write` (the log) | | 2 |" in text
-    assert json.loads((output / "syscalls.json").read_text()) == counted
     assert counted["environment"]["command"].startswith("python profiling/syscalls.py v1 v2")
     assert f"strace {counted['environment']['strace']}" in text
     for place in (ROOT, output):
         assert str(place) not in text + json.dumps(counted), "a path of this machine"
 
 
-def test_a_large_read_costs_memory_calls_until_somebody_has_left() -> None:
+def test_a_large_read_costs_memory_calls_until_somebody_has_left(tmp_path: Path) -> None:
     """asyncio's read of 256 KiB is beyond malloc's first threshold; a block that is freed whole,
     as after an EOF, raises it for good, unless the environment holds it."""
     if platform.libc_ver()[0] != "glibc":
         pytest.skip("another malloc than glibc's")
-    arguments = ("syscalls", "asyncio-protocol", "--clients", "2,3,4", "--rounds", "3")
-    raised = results(*arguments, "--json")["servers"]["asyncio-protocol"]["formula"]
+    arguments = ("asyncio-protocol", "--clients", "2,3,4", "--rounds", "3")
+    raised = results(tmp_path, *arguments)["servers"]["asyncio-protocol"]["formula"]
     assert raised == {"epoll_wait": "1", "recvfrom": "1", "sendto": "N - 1"}
-    held = run(*arguments, MALLOC_MMAP_THRESHOLD_="131072")
+    held = run("syscalls", *arguments, MALLOC_MMAP_THRESHOLD_="131072")
     assert (held.returncode, held.stderr) == (0, "")
     assert [" ".join(line.split()) for line in held.stdout.splitlines()[:8]] == [
         "asyncio-protocol N=2 N=3 N=4 per round",
@@ -100,15 +101,11 @@ def test_count_that_is_not_the_same_in_all_rounds(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("tool", ["strace", "perf"])
-def test_flood(tool: str) -> None:
+def test_flood(tool: str, tmp_path: Path) -> None:
     if tool == "perf" and not (shutil.which("perf") and os.geteuid() == 0):
         pytest.skip("perf needs to be there, and the right to use tracepoints")
-    arguments = ("--load", "v3", "epoll", "--clients", "4", "--messages", "20", "--json")
-    done = run("syscalls", *arguments, "--tool", tool)
-    if tool == "perf" and "may not use tracepoints" in done.stderr:
-        pytest.skip(done.stderr)
-    assert done.returncode == 0, done.stderr
-    for flood in json.loads(done.stdout)["servers"]:
+    arguments = ("--load", "v3", "epoll", "--clients", "4", "--messages", "20", "--tool", tool)
+    for flood in results(tmp_path, *arguments)["servers"]:
         sends = flood["calls"]["sendto"]
         assert flood["deliveries"] == 4 * 20 * 3 + 6
         assert flood["messages_per_send"] == flood["deliveries"] / sends
@@ -118,23 +115,26 @@ def test_flood(tool: str) -> None:
             assert sends <= flood["deliveries"]
 
 
-def test_formula(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("function", "text"),
+    [
+        (lambda n: 2, "2"),
+        (lambda n: 0, "0"),
+        (lambda n: n, "N"),
+        (lambda n: n - 1, "N - 1"),
+        (lambda n: n + 2, "N + 2"),
+        (lambda n: 2 * n - 2, "2 (N - 1)"),
+        (lambda n: 3 * n + 1, "3 N + 1"),
+        (lambda n: n * n, None),
+        (lambda n: n // 4, None),
+    ],
+)
+def test_formula(function: Any, text: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(ROOT / "profiling"))
     from calls import counts
 
-    def formula(function: Callable[[int], int], clients: tuple[int, ...] = (2, 10, 50)) -> Any:
-        return counts.formula({n: Fraction(function(n)) for n in clients})
-
-    assert formula(lambda n: 2) == "2"
-    assert formula(lambda n: 0) == "0"
-    assert formula(lambda n: n) == "N"
-    assert formula(lambda n: n - 1) == "N - 1"
-    assert formula(lambda n: n + 2) == "N + 2"
-    assert formula(lambda n: 2 * n - 2) == "2 (N - 1)"
-    assert formula(lambda n: 3 * n + 1) == "3 N + 1"
-    assert formula(lambda n: n * n) is None
-    assert formula(lambda n: n // 4) is None
-    assert formula(lambda n: n - 1, (2, 10)) is None, "a line goes through any two"
+    assert counts.formula({n: Fraction(function(n)) for n in (2, 10, 50)}) == text
+    assert counts.formula({n: Fraction(function(n)) for n in (2, 10)}) is None, "any two are a line"
 
 
 def test_roundtrip_lines_are_those_of_the_source() -> None:

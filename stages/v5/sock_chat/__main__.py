@@ -1,10 +1,10 @@
-"""The command sock-chat-server, also as python -m sock_chat: can it run here, and if not, what is
-missing? This file is read by every Python 3, and the rest of the package by 3.10 and later."""
+"""The commands sock-chat-server, also as python -m sock_chat, and sock-chat: can they run here, and
+if not, what is missing? This file is read by every Python 3, the rest of the package by 3.10 and
+later."""
 
 import sys
-from importlib import import_module
 from importlib.util import find_spec
-from typing import Optional
+from typing import Dict, Optional, Union
 
 PACKAGES = {  # of the extra `chat`, by the names of their modules
     "confusable_homoglyphs": "confusable-homoglyphs",
@@ -12,18 +12,19 @@ PACKAGES = {  # of the extra `chat`, by the names of their modules
     "precis_i18n": "precis-i18n",
     "uvloop": "uvloop",
 }
+CLIENT_PACKAGES = {**PACKAGES, "prompt_toolkit": "prompt-toolkit"}
 
 
-def missing() -> Optional[str]:
+def missing(packages: Dict[str, str] = PACKAGES) -> Optional[str]:
     """Why it cannot run here, in one line."""
     if sys.version_info < (3, 10):
         version = ".".join(map(str, sys.version_info[:2]))
         return f"v5 necesita Python 3.10 o posterior, y este es {version}: apt-get install python3"
     if sys.platform != "linux":
         return "sock_chat solo funciona en Linux"
-    packages = [package for module, package in PACKAGES.items() if not find_spec(module)]
-    if packages:
-        command = f"{sys.executable} -m pip install {' '.join(packages)}"
+    absent = [package for module, package in packages.items() if not find_spec(module)]
+    if absent:
+        command = f"{sys.executable} -m pip install {' '.join(absent)}"
         return f"A v5 le falta el extra `chat`. Lo instala: {command}"
     return None
 
@@ -38,9 +39,14 @@ def main() -> Optional[str]:
     return server.main(config.parse())
 
 
-def client() -> Optional[str]:
-    """The command sock-chat."""
-    return missing() or import_module("sock_chat.client").main()
+def client() -> Union[int, str]:
+    """The command sock-chat. Returns the exit status, or why it cannot talk, for sys.exit()."""
+    reason = missing(CLIENT_PACKAGES)
+    if reason:
+        return reason
+    from sock_chat.client import command
+
+    return command.main()
 
 
 if __name__ == "__main__":

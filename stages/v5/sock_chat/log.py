@@ -20,6 +20,12 @@ from sock_chat.events import RoomEvent, Said
 Author = Hashable
 
 
+class Speaker(Author, Protocol):
+    """Who can be made to wait: a session of this server's."""
+
+    def wake(self) -> None: ...
+
+
 class Turn(NamedTuple):
     """What has happened in a room in a turn of the loop."""
 
@@ -71,6 +77,6 @@ class Log(Protocol):
     ) -> None:
         """The same, but nothing up to and with `since`."""
 
-    def full(self, author: Author) -> bool:
+    def full(self, author: Speaker) -> bool:
         """Whether what this author has said fills its share of what waits to be written. It is not
         read from, until the log calls its wake()."""

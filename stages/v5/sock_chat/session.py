@@ -166,6 +166,11 @@ class Session:
             self._started = True
             self._runner.start(door.resume(self, line.token))
 
+    def wake(self) -> None:
+        """What it has said has been written, and it can go on."""
+        if not self.ended:
+            self.link.wake()
+
     def finish_input(self) -> None:
         """The client sends no more. It leaves when all has been handled; call run()."""
         self._input_ended = True

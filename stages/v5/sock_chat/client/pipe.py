@@ -1,0 +1,96 @@
+"""The client where stdin or stdout is no terminal: bytes of stdin out, lines of the server's in.
+
+As in v4 a thread reads stdin, for epoll refuses a regular file, and hands on no more than is sent.
+At the end of stdin v4 half-closes the connection. TLS has no half-close, and to a server that
+delays who speaks too fast the end of the stream says that nobody waits; so here the end is /quit,
+which the server obeys when all that stands before it has been said. The exit statuses are v4's.
+"""
+
+import asyncio
+import os
+import re
+import select
+import signal
+import sys
+import threading
+
+from sock_chat.client.connection import READ_SIZE, Lines, Streams
+
+STDIN, STDOUT, STDERR = 0, 1, 2
+FAREWELL = b"\n\n/quit\n"  # the first ends an unfinished line, the second answers for a password
+QUIT = re.compile(rb"(?:^|\n)/quit(?: [^\n]*)?\r?\n+$", re.IGNORECASE)
+LONGEST_QUIT = 4096
+
+
+def say(text: str, stream: int = STDOUT) -> None:
+    """Write to a standard stream, visible at once; what it cannot show costs one character."""
+    encoding = getattr(sys.stdout if stream == STDOUT else sys.stderr, "encoding", "utf-8")
+    data = text.encode(encoding, "backslashreplace")
+    try:
+        while data:
+            try:
+                data = data[os.write(stream, data) :]
+            except BlockingIOError:  # a pipe that its other user made non-blocking
+                select.select([], [stream], [])
+    except OSError as error:  # nobody looks any more
+        if stream == STDOUT:
+            say(f"No se puede mostrar nada: {error.strerror}\n", STDERR)
+        os._exit(1)
+
+
+def read_keyboard() -> bytes:
+    """What has been typed or piped; b"" at the end. read(2): sys.stdin would hold lines back."""
+    while True:
+        try:
+            return os.read(STDIN, READ_SIZE)
+        except BlockingIOError:  # a pipe that its other user made non-blocking
+            select.select([STDIN], [], [])
+        except OSError:  # EIO: the terminal is gone
+            return b""
+
+
+class Pipe:
+    def __init__(self, streams: Streams):
+        self.reader, self.writer = streams
+        self.tail = b""  # of what has been sent
+        self.said_all = False
+        self.writer.transport.set_write_buffer_limits(high=0)  # drain() waits until all is sent
+
+    def watch_keyboard(self, loop: asyncio.AbstractEventLoop) -> None:
+        """The life of the keyboard's thread."""
+        try:
+            while not self.said_all:
+                data = read_keyboard()
+                asyncio.run_coroutine_threadsafe(self.send(data), loop).result()
+        except (OSError, RuntimeError):  # the connection or the loop is gone
+            pass
+
+    async def send(self, data: bytes) -> None:
+        self.said_all = not data
+        self.tail = (self.tail + data)[-LONGEST_QUIT:]
+        self.writer.write(data or FAREWELL)
+        await self.writer.drain()
+
+    async def receive(self) -> int:
+        """Show what arrives until the server has closed the connection; the exit status."""
+        lines = Lines()
+        try:
+            while data := await self.reader.read(READ_SIZE):
+                say("".join([f"{line}\n" for line in lines.receive(data)]))
+            say(lines.finish())
+        except OSError as error:
+            reason = f"El servidor se ha ido: {error.strerror or error}"
+        else:
+            if self.said_all and not self.writer.transport.get_write_buffer_size():
+                return 0
+            reason = "El servidor ha cerrado la conexión"
+        if QUIT.search(self.tail):  # it has been asked to
+            return 0
+        say(f"{reason}\n", STDERR)
+        return 1
+
+    async def run(self) -> int:
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGINT, os._exit, 130)
+        threading.Thread(target=self.watch_keyboard, args=(loop,), daemon=True).start()
+        return await self.receive()

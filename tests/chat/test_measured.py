@@ -1,0 +1,56 @@
+"""v5 under the loads and tools that measure all servers, and what it asks of the kernel."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+from benchmarks.harness.compiled import no_compiler
+from benchmarks.harness.flood import SOURCE, FloodInC, FloodInPython, LockStep
+from benchmarks.harness.server import Server
+from benchmarks.harness.strace import calls, window
+from tests.chat.conftest import Guest, Serve
+from tests.conftest import Strace
+from tests.support.needed import needed_in_ci
+
+ROUNDS = 20
+
+
+def test_loads_of_a_server_that_asks_for_a_nick(serve: Serve) -> None:
+    server = serve("--quiet")
+    with LockStep(server, 4) as load:
+        assert load.run(8).deliveries == 24
+    with FloodInPython(server, 5, 2) as load:
+        assert load.run(50).deliveries == 2 * 50 * 4
+
+
+def test_flood_c_gives_nicks(serve: Serve) -> None:
+    if no_compiler(SOURCE):
+        needed_in_ci("no C compiler")
+    with FloodInC(serve("--quiet"), 50, 5) as load:
+        assert load.run(100).deliveries == 5 * 100 * 49
+
+
+def test_system_calls_per_message(strace: Strace, tmp_path: Path) -> None:
+    """A wait, a read, and a write for each who hears it; as with N clients on a bare uvloop."""
+    with Server("v5", arguments=["--quiet"], wrapper=strace("-s", "100")) as server:
+        guests: list[Guest] = []
+        for clients in (2, 25):
+            guests += [Guest(server, f"n{n}") for n in range(len(guests), clients)]
+            server.wait_until_at_rest()
+            for number in range(-10, ROUNDS + 1):  # the first ones to warm up
+                server.wait_until_at_rest()
+                guests[0].say(f"round {number} of {clients}.")
+                for guest in guests[1:]:
+                    while guest.line() != f"n0 dice: round {number} of {clients}.":
+                        pass
+        assert server.stop() == 0
+    trace = calls((tmp_path / "trace").read_text())
+    for clients in (2, 25):
+        rounds = window(trace, f"round 0 of {clients}.", f"round {ROUNDS} of {clients}.")
+        counted = Counter(call for call, _ in rounds)
+        assert counted == {
+            "epoll_wait": ROUNDS,
+            "read": ROUNDS,
+            "write": (clients - 1) * ROUNDS,
+        }
