@@ -59,7 +59,7 @@ def test_stages_end_in_the_same_lines() -> None:
     ends = {heading.split(source(stage))[1] for stage in (*STAGES, "uvloop")}
     assert len(ends) == 1
     before = [heading.split(source(stage))[0] for stage in (*STAGES, "uvloop")]
-    same = ("say", "visible", "listen", "raise_descriptor_limit", "parse_args", "main")
+    same = ("say", "visible", "listen", "prepare_process", "parse_args", "main")
     assert not [name for name in same if any(f"def {name}(" in text for text in before)]
 
 
@@ -71,7 +71,7 @@ def test_client_of_v3_is_that_of_v2() -> None:
 def test_lowlevel_has_the_functions_of_the_stages() -> None:
     """system.py is what they repeat, and uvloop_server.py is v4."""
     stage, copies = functions("v4"), functions("system")
-    assert len(copies) > 5
+    assert len(copies) >= 5
     assert copies == {name: stage[name] for name in copies}
     constants = r"^([A-Z_]+) = (.*)$"
     system = dict(re.findall(constants, source("system"), re.MULTILINE))

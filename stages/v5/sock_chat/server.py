@@ -26,12 +26,10 @@ from sock_chat.registry import LocalNames
 from sock_chat.rooms import Rooms
 from sock_chat.system import (
     BACKLOG,
-    OWN,
     RESERVE,
     STDERR,
     listen,
-    raise_descriptor_limit,
-    reserve_standard_streams,
+    prepare_process,
     say,
     visible,
 )
@@ -189,10 +187,8 @@ class Server:
 def main(config: Config) -> str | None:
     """Serve. Returns why it cannot, for sys.exit()."""
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # _complain() says what is to be said
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback before serve() takes over
-    reserve_standard_streams()
-    limit = raise_descriptor_limit()
-    if limit < RESERVE + OWN:
+    limit = prepare_process()
+    if limit < 2 * RESERVE:
         return f"El límite de {limit} descriptores no deja sitio a nadie"
     try:
         listener = listen(config.host, config.port)
