@@ -49,9 +49,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     def runs_here(item: pytest.Item) -> bool:
         return ("alone" in item.keywords) != hasattr(config, "workerinput")
 
-    unwanted = [item for item in items if not wanted(item)]
-    if unwanted:
-        config.hook.pytest_deselected(items=unwanted)
+    config.hook.pytest_deselected(items=[item for item in items if not wanted(item)])
     items[:] = [item for item in items if wanted(item) and (not shared(config) or runs_here(item))]
     if shared(config):
         items.reverse()  # the tests of the tools are the longest, and those of the contract many
