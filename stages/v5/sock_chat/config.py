@@ -68,15 +68,15 @@ class Config:
     host: str = option("127.0.0.1", "address or name (%(default)s)")
     port: int = option(8080, "0: any (%(default)s)", port_number)
     db: str = option(
-        ":memory:", "where history is kept; :memory: keeps nothing (%(default)s)",
-        metavar="FILE", choices=(":memory:",),
-    )  # fmt: skip
+        "sock_chat.db", "history and accounts; :memory: keeps nothing (%(default)s)", metavar="FILE"
+    )
+    keep: int = option(100_000, "messages kept (%(default)s)", from_zero, "N")
     rate: float = option(
         5.0, "lines per second of one client, of any kind; 0: no limit (5)", rate, "N"
     )
     burst: int = option(20, "lines that it may send at once (%(default)s)", from_one, "N")
-    tls_cert: str = option("", "certificate, with its chain, in PEM", metavar="FILE")
-    tls_key: str = option("", "its key, in PEM", metavar="FILE")
+    tls_cert: str | None = option(None, "certificate, with its chain, in PEM", metavar="FILE")
+    tls_key: str | None = option(None, "its key, in PEM", metavar="FILE")
     tls_port: int = option(
         8443, "lines over TLS, if there is a certificate; 0: any (%(default)s)", port_number, "PORT"
     )
@@ -113,7 +113,7 @@ def parse(
             except (argparse.ArgumentTypeError, ValueError) as error:
                 parser.error(f"{variable}: {error}")
     config = Config(**given)
-    if bool(config.tls_cert) != bool(config.tls_key):
+    if (config.tls_cert is None) != (config.tls_key is None):
         parser.error("--tls-cert and --tls-key go together")
     return config
 

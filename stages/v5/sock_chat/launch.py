@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from sock_chat.config import Config
 from sock_chat.server import Door, Server
+from sock_chat.store import StoreError
 from sock_chat.system import RESERVE, listen, prepare_process
 from sock_chat.tcp import Connection
 from sock_chat.tls import TlsConnection, make_context
@@ -32,20 +33,23 @@ def main(config: Config) -> str | None:
     try:
         context = _context(config)
         server = Server(config, _doors(config, context), limit, context)
-    except Refusal as refusal:
-        return str(refusal)
-    if config.loop == "asyncio":
-        asyncio.run(server.serve())
-    else:
-        import uvloop
+    except (Refusal, StoreError) as error:
+        return str(error)
+    try:
+        if config.loop == "asyncio":
+            asyncio.run(server.serve())
+        else:
+            import uvloop
 
-        uvloop.run(server.serve())
+            uvloop.run(server.serve())
+    finally:
+        server.kept.close()
     signal.setitimer(signal.ITIMER_REAL, 0)  # of the stop
     return None
 
 
 def _context(config: Config) -> ssl.SSLContext | None:
-    if not config.tls_cert:
+    if config.tls_cert is None:
         return None
     try:
         return make_context(config.tls_cert, config.tls_key)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 import signal
 import socket
 import ssl
@@ -16,10 +15,10 @@ from typing import Any, NamedTuple
 
 from sock_chat.chat import Chat
 from sock_chat.config import Config
+from sock_chat.kept import Kept
 from sock_chat.limits import ConnectionLimiter
 from sock_chat.link import Reason
 from sock_chat.proxy import HeaderReader, is_trusted
-from sock_chat.registry import LocalNames
 from sock_chat.rooms import Rooms
 from sock_chat.system import (
     BACKLOG,
@@ -31,11 +30,9 @@ from sock_chat.system import (
 from sock_chat.tcp import Connection
 from sock_chat.tls import make_context
 from sock_chat.turns import Turns
-from sock_chat.unkept import LocalPeople, MemoryLog, NoAccounts
 
 ACCEPTS = 4  # newcomers per turn of asyncio, which schedules a retry for each when it fails
 NO_RESOURCES = (EMFILE, ENFILE, ENOBUFS, ENOMEM)  # what accept() may fail for
-KEEP = 10_000  # messages
 KEEPALIVE = {socket.TCP_KEEPIDLE: 60, socket.TCP_KEEPINTVL: 10, socket.TCP_KEEPCNT: 3}
 FULL = b"servidor lleno\n"
 CROWDED = "Demasiadas conexiones desde tu dirección."
@@ -44,16 +41,14 @@ STOP_TIME = 1.8  # seconds in which all is over
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-def make_chat(config: Config, turns: Turns) -> Chat:
-    """Everything that sessions share. Here is chosen what keeps history and accounts."""
-    log = MemoryLog(KEEP)
-    names = LocalNames(time.monotonic, lambda: secrets.token_urlsafe(16))
+def make_chat(config: Config, kept: Kept, begin: Callable[[], None]) -> Chat:
+    """Everything that sessions share."""
     return Chat(
-        rooms=Rooms(log, time.monotonic, today, turns.begin),
-        log=log,
-        names=names,
-        accounts=NoAccounts(),
-        people=LocalPeople(names),
+        rooms=Rooms(kept.log, time.monotonic, today, begin),
+        log=kept.log,
+        names=kept.names,
+        accounts=kept.accounts,
+        people=kept.people,
         clock=time.monotonic,
         today=today,
         rate=config.rate,
@@ -68,7 +63,7 @@ def _set_alarm(signum: int, frame: object) -> None:
 
 
 def today() -> datetime:
-    return datetime.now(timezone.utc)
+    return datetime.now(timezone.utc).replace(microsecond=0)
 
 
 class Door(NamedTuple):
@@ -81,7 +76,7 @@ class Door(NamedTuple):
 
 class Server:
     """doors: the last is announced last. limit: of descriptors, RESERVE included.
-    context: what TLS goes by; it is made anew when the certificate is."""
+    context: what TLS goes by; it is made anew when the certificate is. Raises store.StoreError."""
 
     def __init__(
         self,
@@ -92,9 +87,15 @@ class Server:
     ):
         self.config = config
         self.context = context
-        self.turns = Turns(lambda: self.chat.rooms.flush())
-        self.chat = make_chat(config, self.turns)
         self.loop: asyncio.AbstractEventLoop
+        self.turns = Turns(lambda: self.chat.rooms.flush())
+        self.kept = Kept(
+            config,
+            post=lambda call: self.loop.call_soon_threadsafe(call),
+            later=lambda seconds, call: self.loop.call_later(seconds, call),
+            report=lambda line: say(visible(line)),
+        )
+        self.chat = make_chat(config, self.kept, self.turns.begin)
         self._doors = doors
         self._limit = limit - RESERVE
         self._connections: set[Connection] = set()
@@ -199,7 +200,7 @@ class Server:
 
     def _reload(self) -> None:
         """SIGHUP: whoever comes in by TLS from now on sees the certificate as it is now."""
-        if self.context:
+        if self.config.tls_cert:
             try:
                 self.context = make_context(self.config.tls_cert, self.config.tls_key)
             except OSError as error:

@@ -20,7 +20,7 @@ HANDSHAKE = 10.0  # seconds
 RECORD = 1 << 14  # bytes at most of what a record holds
 
 
-def make_context(certificate: str, key: str) -> ssl.SSLContext:
+def make_context(certificate: str, key: str | None) -> ssl.SSLContext:
     """OSError, and ssl.SSLError is one: a file cannot be read, or is not what it should be."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
