@@ -13,30 +13,21 @@ import pytest
 
 from benchmarks.harness.cpus import pinned, two_cpus
 from benchmarks.harness.environment import environment, sentence
-from benchmarks.harness.process import descriptor_limit_raised
 from benchmarks.harness.server import Server
 
 SERVER_CPU, LOAD_CPU = two_cpus()
 
 
-class ServerClock:
+_measured: list[Server] = []
+
+
+def server_cpu_seconds() -> float:
     """CPU time of the server under measurement, all its threads, as a timer for pytest-benchmark.
 
     It stands still while the server waits, so calibration, which waits for a clock to move, would
     never end: pedantic mode only.
     """
-
-    __name__ = "server_cpu_seconds"
-
-    def __init__(self) -> None:
-        self.server: Server | None = None
-
-    def __call__(self) -> float:
-        assert self.server, "no server is being measured"
-        return self.server.cpu_seconds()
-
-
-server_clock = ServerClock()
+    return _measured[-1].cpu_seconds()
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
@@ -53,12 +44,6 @@ def pytest_benchmark_update_json(
     config: pytest.Config, benchmarks: list[Any], output_json: dict[str, Any]
 ) -> None:
     output_json["sock_chat"] = environment()
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _descriptors() -> Iterator[None]:
-    with descriptor_limit_raised():
-        yield
 
 
 @pytest.fixture(autouse=True)
@@ -78,11 +63,10 @@ def start() -> Iterator[StartServer]:
 
         def start(name: str, *arguments: str, **options: Any) -> Server:
             server = Server(name, arguments=arguments, cpu=SERVER_CPU, **options)
-            server_clock.server = stack.enter_context(server)
+            _measured.append(stack.enter_context(server))
             return server
 
         yield start
-        server_clock.server = None
 
 
 @contextlib.contextmanager

@@ -35,7 +35,7 @@ from benchmarks.harness.server import BROADCASTING, missing
 from benchmarks.harness.tables import table
 from common import script
 from flames.page import difference, difference_rows, gallery
-from flames.record import Plan, Recording, py_spy, record, version_of
+from flames.record import Recording, py_spy, record, version_of
 from flames.stacks import Stacks, folded, parse_stacks
 
 DEFAULT = ("v1", "v2", *(name for name in BROADCASTING if " " not in name))
@@ -63,16 +63,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def record_all(args: argparse.Namespace, folder: Path) -> tuple[list[Recording], list[str]]:
     spy = py_spy()
-    plan = Plan(spy, args.clients, args.duration, args.rate, args.native)
-    notes = [f"{version_of(spy)}, {plan.rate} samples a second" + " with --native" * plan.native]
+    notes = [f"{version_of(spy)}, {args.rate} samples a second" + " with --native" * args.native]
     if len(os.sched_getaffinity(0)) < 2:
         notes.append("One CPU for the server, its load and py-spy: each waits for the others.")
     recordings = []
     for name in args.servers:
-        print(f"{name}: {plan.duration:g} s", file=sys.stderr)
+        print(f"{name}: {args.duration:g} s", file=sys.stderr)
         own = folder / file_name(name)
         own.mkdir()
-        recordings.append(record(name, plan, own))
+        recordings.append(record(name, spy, args, own))
         for warning in recordings[-1].warnings:
             print(f"{name}: {warning}", file=sys.stderr)
     without = {r.perf for r in recordings if isinstance(r.perf, str)}
@@ -120,21 +119,16 @@ def file_name(server: str) -> str:
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    options = script.parser(__doc__)
-    options.add_argument(
-        "names", nargs="*", type=script.known, metavar="NAME", help=f"default: {' '.join(DEFAULT)}"
-    )
-    options.add_argument(
-        "--cmd",
-        action="append",
-        default=[],
-        type=script.with_port,
-        help="a server of yours, with {port}",
-    )
+    options = script.parser(__doc__, default=" ".join(DEFAULT))
     options.add_argument(
         "--clients", type=script.between(2, 1000), default=50, help="(%(default)s)"
     )
-    options.add_argument("--duration", type=seconds, default=5.0, help="seconds (%(default)s)")
+    options.add_argument(
+        "--duration",
+        type=script.between(0.05, 600, float),
+        default=5.0,
+        help="seconds (%(default)s)",
+    )
     options.add_argument(
         "--rate", type=script.between(1, 1000), default=250, help="samples a second (%(default)s)"
     )
@@ -154,12 +148,6 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         for reason in filter(None, map(missing, DEFAULT)):
             print(f"left out: {reason}", file=sys.stderr)
     return args
-
-
-def seconds(text: str) -> float:
-    if not 0.05 <= float(text) <= 600:
-        raise argparse.ArgumentTypeError(f"not from 0.05 to 600: {text}")
-    return float(text)
 
 
 if __name__ == "__main__":

@@ -40,25 +40,11 @@ from common import script
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    options = script.parser(__doc__)
+    options = script.parser(__doc__, default="all that are installed")
 
     def clients(text: str) -> list[int]:
         return sorted(set(map(script.between(2, 10_000), text.split(","))))
 
-    options.add_argument(
-        "names",
-        nargs="*",
-        type=script.known,
-        metavar="NAME",
-        help="default: all that are installed",
-    )
-    options.add_argument(
-        "--cmd",
-        action="append",
-        default=[],
-        type=script.with_port,
-        help="another server that broadcasts; {port} is its port",
-    )
     options.add_argument(
         "--clients", type=clients, metavar="N,...", help="default: 2,10,50; --load: 10,100"
     )

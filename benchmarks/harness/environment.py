@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import os
 import platform
@@ -12,7 +13,7 @@ import socket
 import statistics
 import subprocess
 import sys
-import time
+import timeit
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -45,10 +46,8 @@ def environment(command: Sequence[str] | None = None) -> dict[str, Any]:
         "python": f"{platform.python_implementation()} {platform.python_version()}",
     }
     for package in PACKAGES:
-        try:
+        with contextlib.suppress(PackageNotFoundError):
             about[package] = version(package)
-        except PackageNotFoundError:
-            continue
     return {**about, "calibration_us": calibration()}
 
 
@@ -84,13 +83,7 @@ def calibration() -> dict[str, float]:
 
 
 def _median_us(call: Callable[[], object]) -> float:
-    clock = time.perf_counter
-    times = []
-    for _ in range(CALLS):
-        started = clock()
-        call()
-        times.append(clock() - started)
-    return round(statistics.median(times) * 1e6, 3)
+    return round(statistics.median(timeit.repeat(call, number=1, repeat=CALLS)) * 1e6, 3)
 
 
 def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
@@ -109,24 +102,17 @@ def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
 
 def commit() -> str:
     """Of the project, and whether what ran is what it says: "95f8a14, changed"."""
-
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(ROOT), *arguments]
+    command = ["git", "-C", str(ROOT), "describe", "--always", "--exclude=*", "--dirty=, changed"]
+    with contextlib.suppress(FileNotFoundError):
         done = subprocess.run(command, capture_output=True, text=True, check=False)
-        return done.stdout.strip() if done.returncode == 0 else ""
-
-    try:
-        revision = git("rev-parse", "--short", "HEAD")
-        changed = git("status", "--porcelain", "--untracked-files=no")
-    except FileNotFoundError:
-        return "unknown"
-    return f"{revision}{', changed' if changed else ''}" if revision else "unknown"
+        return done.stdout.strip() or "unknown"
+    return "unknown"
 
 
 def cpu_model() -> str:
     """As /proc/cpuinfo calls it; the architecture where it has no name."""
-    found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
-    return found[1].strip() if found else platform.machine()
+    model = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    return model[1].strip() if model else platform.machine()
 
 
 def _program() -> list[str]:

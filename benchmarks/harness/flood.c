@@ -52,7 +52,6 @@ enum {
     DIGITS = 8,         /* with which a message begins */
     SUB_BUCKETS = 128,  /* of a histogram, in each power of two: values to 0.8 % */
     BUCKETS = 58 * SUB_BUCKETS,
-    RUNS = 1024,
 };
 
 struct client {
@@ -79,10 +78,10 @@ struct sender {
     bool ready;         /* it may say more */
 };
 
-/* Messages of one sender that come in a row. */
-struct run {
+/* A line that was heard. */
+struct heard {
     int sender;
-    uint32_t first, count;
+    uint32_t number;
 };
 
 struct histogram {
@@ -103,8 +102,8 @@ static uint64_t warm_up;          /* the first messages of the room, which are n
 static double window;             /* when those that are measured begin */
 static double server_began, own_began; /* CPU time until then */
 static struct histogram latency, lateness;
-static struct run runs[RUNS];     /* what was taken apart last */
-static int runs_size;             /* more than RUNS: not all of it is there */
+static struct heard heard[READ_SIZE / DIGITS]; /* what was taken apart last, line by line */
+static int heard_size;
 
 static void fail(const char *format, ...)
 {
@@ -308,14 +307,15 @@ static void receive(struct client *client, handler *handle)
         client->rest_size = 0;
         return;
     }
-    runs_size = line == data ? 0 : RUNS + 1;
+    if (line == data)
+        heard_size = 0;
     for (; (newline = memchr(line, '\n', end - line)); line = newline + 1)
         handle(client, line, newline + 1 - line);
     client->rest_size = end - line;
     if (client->rest_size >= rest_limit())
         wrong(client, line, client->rest_size);
     memcpy(client->rest, line, client->rest_size);
-    known_size = client->rest_size || runs_size > RUNS ? 0 : filled;
+    known_size = client->rest_size ? 0 : filled;
     char *other = known;
     known = data;
     data = other;
@@ -334,6 +334,17 @@ static size_t give(const struct client *client, const char *data, size_t length)
 /* ---- Who is in ---- */
 
 static int outside, begun; /* clients whom the server has not let in; who have heard "begin" */
+
+/* From all to whom something comes within the next moment. */
+static void receive_some(handler *handle)
+{
+    static struct epoll_event events[EVENTS];
+    int count = epoll_wait(epoll, events, EVENTS, 10);
+
+    for (int i = 0; i < count; i++)
+        if (events[i].data.ptr)
+            receive(events[i].data.ptr, handle);
+}
 
 static void hear_caller(struct client *client, const char *line, size_t length)
 {
@@ -367,7 +378,6 @@ static void hear_greeting(struct client *client, const char *line, size_t length
 /* All give their nicks at once: one by one, each would be announced by itself to all before it. */
 static void give_nicks(void)
 {
-    static struct epoll_event events[EVENTS];
     double until = seconds(CLOCK_MONOTONIC) + deadline;
 
     outside = clients_size;
@@ -379,10 +389,7 @@ static void give_nicks(void)
         if (seconds(CLOCK_MONOTONIC) > until)
             fail("%d of %d clients were not greeted within %g s; does the server ask for a nick?",
                  outside, clients_size, deadline);
-        int count = epoll_wait(epoll, events, EVENTS, 10);
-        for (int i = 0; i < count; i++)
-            if (events[i].data.ptr)
-                receive(events[i].data.ptr, hear_greeting);
+        receive_some(hear_greeting);
     }
     for (int i = 0; i < clients_size; i++)
         clients[i].in = false;
@@ -392,7 +399,6 @@ static void give_nicks(void)
  * has let them in. Who hears the "begin" after it has nothing left to hear of that. */
 static void gather(void)
 {
-    static struct epoll_event events[EVENTS];
     const struct client *caller = &clients[clients_size - 1];
     double until = seconds(CLOCK_MONOTONIC) + deadline, call_at = 0, pause = 0.2;
 
@@ -408,10 +414,7 @@ static void gather(void)
             pause *= 2;
         }
         bool waiting = outside;
-        int count = epoll_wait(epoll, events, EVENTS, 10);
-        for (int i = 0; i < count; i++)
-            if (events[i].data.ptr)
-                receive(events[i].data.ptr, hear_caller);
+        receive_some(hear_caller);
         if (waiting && !outside) {
             give(caller, "begin\n", 6);
             until = now + deadline;
@@ -458,13 +461,11 @@ static bool flush(struct sender *sender)
     return false;
 }
 
-/* The messages of a run are those that this client has to hear next, and have been said. */
-static inline bool is_due(const struct client *client, const struct run *run)
+/* Whether it is what this client has to hear next, and has been said. */
+static inline bool is_due(const struct client *client, struct heard line)
 {
-    uint32_t next = client->next[run->sender];
-
-    return client != &clients[run->sender] && run->first == next &&
-           run->count <= senders[run->sender].sent - next;
+    return client != &clients[line.sender] && line.number == client->next[line.sender] &&
+           line.number != senders[line.sender].sent;
 }
 
 static inline void deliver(struct client *client, int index)
@@ -490,15 +491,11 @@ static void hear(struct client *client, const char *line, size_t length)
 
     if (index < 0 || !is_line_of(&senders[index], line, length))
         wrong(client, line, length);
-    struct run run = {index, number_in(line + senders[index].prefix_size), 1};
-    if (!is_due(client, &run))
+    struct heard it = {index, number_in(line + senders[index].prefix_size)};
+    if (!is_due(client, it))
         wrong(client, line, length);
     deliver(client, index);
-    struct run *last = &runs[runs_size - 1];
-    if (runs_size && runs_size <= RUNS && last->sender == index)
-        last->count++;
-    else if (runs_size++ < RUNS)
-        runs[runs_size - 1] = run;
+    heard[heard_size++] = it;
 }
 
 /* What was taken apart last, as far as it is what this client has to hear: how many bytes. */
@@ -506,10 +503,9 @@ static size_t hear_known(struct client *client)
 {
     size_t length = 0;
 
-    for (int i = 0; i < runs_size && is_due(client, &runs[i]); i++) {
-        for (uint32_t n = 0; n < runs[i].count; n++)
-            deliver(client, runs[i].sender);
-        length += runs[i].count * senders[runs[i].sender].line_size;
+    for (int i = 0; i < heard_size && is_due(client, heard[i]); i++) {
+        deliver(client, heard[i].sender);
+        length += senders[heard[i].sender].line_size;
     }
     return length;
 }

@@ -96,8 +96,8 @@ def missing(name: str, python: str = sys.executable) -> str:
     done = subprocess.run(
         [python, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
     )
-    told = done.stderr.strip().rpartition("Unavailable: ")
-    return f"{reason}{told[2] if told[1] else ''}" if done.returncode else ""
+    _, unavailable, why = done.stderr.strip().rpartition("Unavailable: ")
+    return f"{reason}{why if unavailable else ''}" if done.returncode else ""
 
 
 class Server:
@@ -311,9 +311,9 @@ class Server:
 
     def _status(self, field: str) -> int:
         status = Path(f"/proc/{self.pid}/status").read_text()
-        found = re.search(rf"^{field}:\s+(\d+)", status, re.MULTILINE)
-        assert found, status
-        return int(found[1])
+        match = re.search(rf"^{field}:\s+(\d+)", status, re.MULTILINE)
+        assert match, status
+        return int(match[1])
 
 
 def _only_child(pid: int) -> int:

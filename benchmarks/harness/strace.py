@@ -34,7 +34,7 @@ class Call:
 def whole_calls(trace: str) -> list[Call]:
     """The calls in the order in which they returned. Where another thread's came in between,
     strace cuts one in two, and here the halves are together again."""
-    found = []
+    whole = []
     begun: dict[str, str] = {}
     for line in trace.splitlines():
         match = _CALL.match(line)
@@ -46,8 +46,8 @@ def whole_calls(trace: str) -> list[Call]:
             continue
         if resumed:
             text = begun.pop(thread, "") + text
-        found.append(Call(int(thread), name, text))
-    return found
+        whole.append(Call(int(thread), name, text))
+    return whole
 
 
 def calls(trace: str) -> list[tuple[str, str]]:

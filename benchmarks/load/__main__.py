@@ -173,36 +173,36 @@ def parameters(args: argparse.Namespace) -> dict[str, Any]:
 def command(args: argparse.Namespace) -> list[str]:
     """The command line that does the same again, whatever the defaults will be."""
     target = ["--server", args.server] if args.server else ["--connect", join(*args.connect)]
-    found = ["python", "-m", "benchmarks.load", *target]
+    words = ["python", "-m", "benchmarks.load", *target]
     for name, value in parameters(args).items():
         option = name.replace("_", "-")
         if isinstance(value, bool):
-            found.append(f"--{option}" if value else f"--no-{option}")
+            words.append(f"--{option}" if value else f"--no-{option}")
         else:
-            found += [f"--{option}", f"{value:g}" if isinstance(value, float) else str(value)]
-    return found
+            words += [f"--{option}", f"{value:g}" if isinstance(value, float) else str(value)]
+    return words
 
 
 def join(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def lines(found: dict[str, Any]) -> Iterator[str]:
+def lines(result: dict[str, Any]) -> Iterator[str]:
     """The report, to be read: what was run, what was seen, what to doubt, on what."""
-    asked, us, late = found["parameters"], found["latency_us"], found["send_lateness_us"]
+    asked, us, late = result["parameters"], result["latency_us"], result["send_lateness_us"]
     yield (
-        f"{found['server']}: {asked['clients']:,} clients, of which {asked['senders']:,} send "
+        f"{result['server']}: {asked['clients']:,} clients, of which {asked['senders']:,} send "
         f"{asked['rate']:g} messages of {asked['size']} bytes per second in all, for "
         f"{asked['duration']:g} s after {asked['warm_up']:g} s of warm-up"
     )
-    if found["pinning"]:
-        yield "the server on CPU {server}, the load on CPU {load}".format(**found["pinning"])
+    if result["pinning"]:
+        yield "the server on CPU {server}, the load on CPU {load}".format(**result["pinning"])
     else:
         yield "nothing is pinned to a CPU"
-    if found["interrupted"]:
-        missing = found["messages"] * (asked["clients"] - 1) - found["deliveries"]
+    if result["interrupted"]:
+        missing = result["messages"] * (asked["clients"] - 1) - result["deliveries"]
         yield (
-            f"interrupted after {max(0.0, found['seconds']):.2f} s: the latencies lack "
+            f"interrupted after {max(0.0, result['seconds']):.2f} s: the latencies lack "
             f"{missing:,} deliveries that were under way"
         )
     yield ""
@@ -210,13 +210,13 @@ def lines(found: dict[str, Any]) -> Iterator[str]:
         yield "nothing was measured yet"
         return
     rows = [
-        ("messages", f"{found['messages']:,}"),
-        ("deliveries", f"{found['deliveries']:,}, each checked"),
-        ("deliveries per second", f"{found['deliveries_per_second']:,.0f}"),
+        ("messages", f"{result['messages']:,}"),
+        ("deliveries", f"{result['deliveries']:,}, each checked"),
+        ("deliveries per second", f"{result['deliveries_per_second']:,.0f}"),
         *((f"latency {name}", f"{value / 1000:,.3f} ms") for name, value in us.items()),
-        ("messages per data segment", f"{found['messages_per_data_segment'] or math.nan:.2f}"),
+        ("messages per data segment", f"{result['messages_per_data_segment'] or math.nan:.2f}"),
     ]
-    process = found["server_process"]
+    process = result["server_process"]
     if process:
         used = f"{process['cpu_seconds']:.3f} s, {process['cpu_percent']:.0f} % of one"
         rows += [
@@ -227,19 +227,19 @@ def lines(found: dict[str, Any]) -> Iterator[str]:
         ]
     left_late = f"p99 {late['p99'] / 1000:,.3f} ms, max {late['max'] / 1000:,.3f} ms"
     rows.append(("messages sent late by", left_late))
-    rows.append(("load", f"{found['load_cpu_percent']:.0f} % of a CPU"))
+    rows.append(("load", f"{result['load_cpu_percent']:.0f} % of a CPU"))
     yield from (f"{title:27}{text}" for title, text in rows)
     yield ""
     doubts = ["sent late"] * (late["p99"] > LATE)
-    doubts += ["had hardly any CPU left"] * (found["load_cpu_percent"] > BUSY)
+    doubts += ["had hardly any CPU left"] * (result["load_cpu_percent"] > BUSY)
     if doubts:
         yield (
             f"The load {' and '.join(doubts)}: a part of these latencies is its own. Fewer "
             "clients, a lower rate, or a CPU that nobody else uses help."
         )
-    if found["messages_held_back"]:
-        yield f"{found['messages_held_back']:,} messages were held back: the server did not read."
-    yield sentence(found["environment"])
+    if result["messages_held_back"]:
+        yield f"{result['messages_held_back']:,} messages were held back: the server did not read."
+    yield sentence(result["environment"])
 
 
 class Parser(argparse.ArgumentParser):
@@ -339,15 +339,15 @@ def main() -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        found = run(args, signals)
-        text = "\n".join(lines(found))
+        result = run(args, signals)
+        text = "\n".join(lines(result))
         if args.json == "-":
             print(text, file=sys.stderr)
-            print(json.dumps(found, indent=2), flush=True)
+            print(json.dumps(result, indent=2), flush=True)
         else:
             print(text, flush=True)
             if args.json:
-                Path(args.json).write_text(json.dumps(found, indent=2) + "\n", "utf-8")
+                Path(args.json).write_text(json.dumps(result, indent=2) + "\n", "utf-8")
     except KeyboardInterrupt:
         print("load.py: interrupted before the clock started: no result", file=sys.stderr)
     except (CompileError, ServerError) as error:

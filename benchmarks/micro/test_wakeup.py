@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.conftest import StartServer, new_uvloop, server_clock
+from benchmarks.conftest import StartServer, new_uvloop, server_cpu_seconds
 from benchmarks.harness.process import DEADLINE
 from benchmarks.harness.server import SERVERS
 from lowlevel.epoll_backend import EpollBackend
@@ -104,7 +104,7 @@ def test_wakeup(benchmark: Any, way: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in SERVERS if " " not in name])
-@pytest.mark.benchmark(timer=server_clock)
+@pytest.mark.benchmark(timer=server_cpu_seconds)
 def test_accept(benchmark: Any, start: StartServer, name: str) -> None:
     benchmark.group = f"accept: a burst of {CONNECTS}"
     server = start(name)

@@ -16,6 +16,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from benchmarks.harness.crowd import DeliveryError
 from benchmarks.harness.files import OutputError
@@ -53,13 +54,19 @@ def quiet(name: str) -> list[str]:
     return ["--quiet"] if name in BROADCASTING else []
 
 
-def parser(text: str | None) -> argparse.ArgumentParser:
-    """Of a script with this docstring."""
-    return argparse.ArgumentParser(
+def parser(text: str | None, default: str = "") -> argparse.ArgumentParser:
+    """Of a script with this docstring; of one that takes several servers, if `default` says which
+    they are when none is named."""
+    options = argparse.ArgumentParser(
         description=(text or "").partition("\n")[0],
         epilog=f"Servers: {', '.join(NAMES)}",
         allow_abbrev=False,
     )
+    if default:
+        add = options.add_argument
+        add("names", nargs="*", type=known, metavar="NAME", help=f"default: {default}")
+        add("--cmd", action="append", default=[], type=with_port, help="another one, with {port}")
+    return options
 
 
 def known(name: str) -> str:
@@ -76,13 +83,13 @@ def with_port(command: str) -> str:
     return command
 
 
-def between(least: int, most: int) -> Callable[[str], int]:
+def between(least: float, most: float, kind: Callable[[str], Any] = int) -> Callable[[str], Any]:
     """The type of an argument that is such a number."""
 
-    def number(text: str) -> int:
-        if not least <= int(text) <= most:
+    def number(text: str) -> Any:
+        if not least <= kind(text) <= most:
             raise argparse.ArgumentTypeError(f"not from {least} to {most}: {text}")
-        return int(text)
+        return kind(text)
 
     return number
 

@@ -7,6 +7,7 @@ benchmarks.harness.flood.
 from __future__ import annotations
 
 import contextlib
+import math
 import select
 import time
 from collections.abc import Callable
@@ -56,25 +57,13 @@ class Ingest(Crowd):
         return taken // SIZE
 
 
-class Clock:
-    """How long a server ran, and how long it was ready to and had to wait for a CPU."""
-
-    def __init__(self, server: Server):
-        self._server = server
-        self.seconds, self.cpu, self.queued = self._now()
-
-    def _now(self) -> tuple[float, float, float | None]:
-        queued = None
-        # Of the first thread: "time on a CPU, time in a run queue, time slices", proc_schedstats.
-        with contextlib.suppress(FileNotFoundError):  # a kernel without CONFIG_SCHED_INFO
-            if self._server.threads() == 1:
-                schedstat = Path(f"/proc/{self._server.pid}/schedstat").read_text()
-                queued = int(schedstat.split()[1]) / 1e9
-        return time.perf_counter(), self._server.cpu_seconds(), queued
-
-    def stop(self) -> None:
-        """From now on the attributes say how much each has grown."""
-        seconds, cpu, queued = self._now()
-        self.seconds, self.cpu = seconds - self.seconds, cpu - self.cpu
-        both = queued is not None and self.queued is not None
-        self.queued = (queued or 0.0) - (self.queued or 0.0) if both else None
+def clocks(server: Server) -> tuple[float, float, float]:
+    """Seconds: now, of its CPU time, and for which its one thread was ready and had no CPU; NaN,
+    where it has several or the kernel does not tell."""
+    queued = math.nan
+    # Of the first thread: "time on a CPU, time in a run queue, time slices", proc_schedstats.
+    with contextlib.suppress(FileNotFoundError):  # a kernel without CONFIG_SCHED_INFO
+        if server.threads() == 1:
+            schedstat = Path(f"/proc/{server.pid}/schedstat").read_text()
+            queued = int(schedstat.split()[1]) / 1e9
+    return time.perf_counter(), server.cpu_seconds(), queued

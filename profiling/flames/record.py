@@ -18,6 +18,8 @@ py-spy writes its file on SIGINT. SIGTERM would end it without.
 
 from __future__ import annotations
 
+import argparse
+import math
 import os
 import re
 import shutil
@@ -35,10 +37,9 @@ from benchmarks.harness.cpus import pinned, two_cpus
 from benchmarks.harness.crowd import DeliveryError
 from benchmarks.harness.flood import Load, flood
 from benchmarks.harness.process import DEADLINE, ServerError, has_ended, starter
-from benchmarks.harness.roster import PeerError
 from benchmarks.harness.server import SILENT, Server
 from common.script import ProfilingError, one_line, quiet, without_folders
-from flames.load import SENDERS, Clock, Ingest
+from flames.load import SENDERS, Ingest, clocks
 from flames.perf import Perf, Seen
 from flames.stacks import parse_stacks, shares, shortened
 
@@ -50,17 +51,6 @@ ENOUGH = 50
 """Samples; fewer make no picture."""
 THREADED = ("v1", "threads")
 """A thread for each client: py-spy's shares of them are not to be trusted."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What is asked for, the same for every server."""
-
-    spy: str
-    clients: int = 50
-    duration: float = 5.0
-    rate: int = 250
-    native: bool = False
 
 
 @dataclass(frozen=True)
@@ -81,8 +71,8 @@ class Recording:
 
     @property
     def label(self) -> str:
-        """Its name; a command line without the folders of this machine."""
-        return without_folders(self.server) if "{port}" in self.server else self.server
+        """Its name, or its command line without the folders of this machine."""
+        return without_folders(self.server)
 
     @property
     def samples(self) -> int:
@@ -131,41 +121,39 @@ def py_spy() -> str:
 
 def version_of(spy: str) -> str:
     """As it calls itself: "py-spy 0.4.1"."""
-    try:
-        done = subprocess.run([spy, "--version"], capture_output=True, text=True, check=False)
-    except OSError as error:
-        raise ProfilingError(f"py-spy cannot be started: {error.strerror}") from None
+    done = subprocess.run([spy, "--version"], capture_output=True, text=True, check=False)
     return done.stdout.strip() or "py-spy"
 
 
-def record(name: str, plan: Plan, folder: Path) -> Recording:
-    """`folder` is ours and empty at the beginning; what it holds at the end is nobody's."""
+def record(name: str, spy: str, args: argparse.Namespace, folder: Path) -> Recording:
+    """args: clients, duration, rate and native, the same for every server. `folder` is ours and
+    empty at the beginning; what it holds at the end is nobody's."""
     log, raw = folder / "py-spy.log", folder / "raw"
-    spy = [plan.spy, "record", "--format", "raw", "--output", str(raw), "--full-filenames"]
-    spy += ["--rate", str(plan.rate)] + (["--native"] if plan.native else [])
+    watcher = [spy, "record", "--format", "raw", "--output", str(raw), "--full-filenames"]
+    watcher += ["--rate", str(args.rate)] + ["--native"] * args.native
     with ExitStack() as stack:
         cpu, load_cpu = two_cpus()
         stack.enter_context(pinned(load_cpu))
-        begin = starter(watcher=spy, log=str(log))
+        wrapper = starter(watcher=watcher, log=str(log))
         try:
-            server = Server(name, arguments=quiet(name), tied=True, wrapper=begin, cpu=cpu)
-        except (ServerError, PeerError) as error:
+            server = Server(name, arguments=quiet(name), tied=True, wrapper=wrapper, cpu=cpu)
+        except ServerError as error:
             raise ProfilingError(f"{name} cannot be profiled: {one_line(error)}") from None
         stack.enter_context(server)
         try:
             load: Ingest | Load = (
-                Ingest(server, plan.clients)
+                Ingest(server, args.clients)
                 if name in SILENT
-                else flood(server, plan.clients, SENDERS, in_flight=IN_FLIGHT, cpu=load_cpu)
+                else flood(server, args.clients, SENDERS, in_flight=IN_FLIGHT, cpu=load_cpu)
             )
             stack.enter_context(load)
             load.run_until(_after(WARM_UP, server))
             os.kill(server.process.pid, signal.SIGUSR1)
             load.run_until(_sampling(server, log))
-            perf = stack.enter_context(Perf(server.pid, plan.rate, folder))
-            clock = Clock(server)
-            taken = load.run_until(_after(plan.duration, server))
-            clock.stop()
+            perf = stack.enter_context(Perf(server.pid, args.rate, folder))
+            begin = clocks(server)
+            taken = load.run_until(_after(args.duration, server))
+            seconds, cpu_seconds, queued = (b - a for a, b in zip(begin, clocks(server)))
         except (OSError, DeliveryError) as error:
             raise ProfilingError(f"{name}: {_obituary(server, log, error)}") from None
         perf.interrupt()
@@ -176,10 +164,10 @@ def record(name: str, plan: Plan, folder: Path) -> Recording:
         server=name,
         load=load.words,
         stacks=stacks,
-        seconds=clock.seconds,
-        busy=clock.cpu / clock.seconds,
-        queued=None if clock.queued is None else clock.queued / clock.seconds,
-        messages=taken if isinstance(taken, int) else taken.deliveries // (plan.clients - 1),
+        seconds=seconds,
+        busy=cpu_seconds / seconds,
+        queued=None if math.isnan(queued) else queued / seconds,
+        messages=taken if isinstance(taken, int) else taken.deliveries // (args.clients - 1),
         errors=int(errors[1]) if errors else 0,
         perf=seen,
     )

@@ -18,7 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-ROOT = Path(__file__).resolve().parents[2]
+from benchmarks.harness.files import ROOT
+
 _ROOTS = [ROOT] + [Path(sysconfig.get_path(name)) for name in ("purelib", "platlib", "stdlib")]
 """Where the files of frames are: the names in a stack are relative to one of these folders."""
 

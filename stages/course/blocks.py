@@ -14,6 +14,7 @@ import functools
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import fields
 from typing import Any
 
 from benchmarks.compare import figures
@@ -71,6 +72,11 @@ def functions(path: str) -> dict[str, tuple[int, int]]:
 def cpu(workload: str, server: str) -> str:
     """CPU time of the server per delivery."""
     return f"{number(median('cpu_us', workload, server))} µs"
+
+
+def room_size(server: str) -> int:
+    """The size of a room whose members' lines, one of each, take a second; to the hundred."""
+    return int((1e6 / median("cpu_us", "lock-step 100", server)) ** 0.5 / 100) * 100
 
 
 def ratio(workload: str, server: str, reference: str) -> str:
@@ -185,6 +191,37 @@ def round_of(server: str) -> str:
     return block(table(rows, numbers=False), note, sources("rounds"))
 
 
+def options() -> str:
+    """What the operator of v5 may choose."""
+    from sock_chat.config import Config
+
+    rows = [["option", "default", "meaning"]]
+    for option in fields(Config):
+        name, value = f"--{option.name.replace('_', '-')}", option.default
+        metavar = option.metadata["metavar"] or option.name.upper()
+        if option.metadata["choices"]:
+            metavar = "\\|".join(option.metadata["choices"])
+        switch = value is False
+        meaning = re.sub(r" \([^()]*\)$", "", option.metadata["help"] % {"default": ""})
+        default = "" if switch or value in (None, ()) else f"`{value}`"
+        rows.append([f"`{name}`" if switch else f"`{name} {metavar}`", default, meaning])
+    return block(table(rows, numbers=False))
+
+
+def commands() -> str:
+    """What /help of v5 says, and where each command may be given."""
+    from sock_chat import commands as commands  # it fills the table
+    from sock_chat.table import TABLE
+
+    rows = [["command", "`/help` says", "where"]]
+    for command in TABLE.values():
+        where = "at the door, too" if command.at_door else ""
+        rows.append(
+            [_code(command.usage), command.help, where or "operators" * command.for_operators]
+        )
+    return block(table(rows, numbers=False))
+
+
 def diff(old: str, new: str) -> str:
     """What changes from one server to the next, without the docstring at the top. Each hunk is
     headed by the function that it is in, as git does it."""
@@ -217,9 +254,9 @@ def link(text: str, path: str, number: int | None = None) -> str:
 
 def spread(name: str, workload: str, server: str, digits: int = 3) -> str:
     """The cell of comparison.md."""
-    found = results("comparison")["derived"][name].get(workload, {}).get(server)
+    figure = results("comparison")["derived"][name].get(workload, {}).get(server)
     rounds = results("comparison")["parameters"]["rounds"]
-    return cell(found, rounds, digits) if found else "-"
+    return cell(figure, rounds, digits) if figure else "-"
 
 
 def _code(text: str) -> str:

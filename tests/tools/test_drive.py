@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,10 +15,10 @@ import pytest
 
 from benchmarks.harness.compiled import no_compiler
 from benchmarks.harness.cpus import pinned, two_cpus
-from benchmarks.harness.crowd import Client, Crowd, DeliveryError, data_segments_in
+from benchmarks.harness.crowd import Client, Crowd, DeliveryError
 from benchmarks.harness.environment import differences, environment, sentence
 from benchmarks.harness.files import ROOT
-from benchmarks.harness.flood import SOURCE, FloodInC, FloodInPython, Load, LockStep, Target, flood
+from benchmarks.harness.flood import SOURCE, FloodInC, FloodInPython, Load, LockStep, Target
 from benchmarks.harness.process import ServerError, wait_until
 from benchmarks.harness.server import Server
 from benchmarks.harness.strace import calls, calls_between, window
@@ -74,7 +73,7 @@ def test_lock_step_reads_in_the_order_of_the_server(
 ) -> None:
     """Whom a server tells first is its own affair. Here nobody is told before the one before it
     has read, so a load with an order of its own would wait for ever."""
-    told: list[int] = []
+    served: list[int] = []
     read: list[int] = []
     shuffle = random.Random(1).shuffle
 
@@ -83,7 +82,7 @@ def test_lock_step_reads_in_the_order_of_the_server(
             (shuffle if order == "shuffled" else list.reverse)(others)
         for fd in others:
             client = by_port[server.socks[fd].getpeername()[1]]
-            told.append(client.index)
+            served.append(client.index)
             before = len(read)
             server.deliver([(fd, line)])
             wait_until(lambda: len(read) > before, "it is not read")  # noqa: B023
@@ -101,7 +100,7 @@ def test_lock_step_reads_in_the_order_of_the_server(
         latencies: list[float] = []
         assert crowd.lock_step(16, latencies=latencies) == 16 * 7 == len(latencies)
         crowd.assert_silent()
-    assert read == told
+    assert read == served
     assert order == "connecting" or read[:7] != sorted(read[:7])
 
 
@@ -112,33 +111,11 @@ def test_loads_count_what_they_say(name: str, load: Callable[[Target], Load]) ->
         with load(server) as driven:
             measured = driven.run(50)
         assert server.stop() == 0
-        said = [line for line in server.log.rest() if " dice: 0" in line]
+        lines = [line for line in server.log.rest() if " dice: 0" in line]
     assert measured.deliveries == 50 * driven.senders * 2 // (3 if driven.senders == 3 else 1)
-    assert len(said) == measured.deliveries // 2 + 2  # the last two see that nothing comes twice
+    assert len(lines) == measured.deliveries // 2 + 2  # the last two see that nothing comes twice
     assert 0 < measured.p50_seconds <= measured.p99_seconds <= measured.wall_seconds
     assert 0 < measured.segments <= measured.deliveries + 100  # TCP may repeat some
-
-
-def test_flood_over_ipv6() -> None:
-    try:
-        server = Server("epoll", arguments=["--quiet", "--host", "::1"])
-    except ServerError:
-        needed_in_ci("::1 is not there")
-    with server, flood(server, 5, 3, size=200) as load:
-        assert load.run(20).deliveries == 20 * 3 * 4
-
-
-def test_data_segments_are_counted() -> None:
-    """Each send is a segment where nothing waits; TCP_INFO is read at the right place."""
-    listener = socket.create_server(("127.0.0.1", 0))
-    client = socket.create_connection(listener.getsockname())
-    server, _ = listener.accept()
-    with listener, client, server:
-        before = data_segments_in(client)
-        for _ in range(7):
-            server.send(b"hello")
-            client.recv(100)
-        assert data_segments_in(client) - before == 7
 
 
 def test_unknown_server() -> None:
@@ -158,15 +135,15 @@ def test_pinned_is_for_what_is_started_meanwhile() -> None:
 
 
 def test_environment_names_what_a_result_needs() -> None:
-    found = environment(["python", "-m", "benchmarks.compare", "--quick"])
-    assert found["command"] == "python -m benchmarks.compare --quick"
-    assert {"date", "commit", "cpu", "cpus", "kernel", "python"} <= found.keys()
+    about = environment(["python", "-m", "benchmarks.compare", "--quick"])
+    assert about["command"] == "python -m benchmarks.compare --quick"
+    assert {"date", "commit", "cpu", "cpus", "kernel", "python"} <= about.keys()
     assert str(ROOT) not in json.dumps(environment())
-    calls = found.pop("calibration_us")
-    for value in found.values():
-        assert value in sentence(found)
+    calls = about.pop("calibration_us")
+    for value in about.values():
+        assert value in sentence(about)
     assert len(calls) == 3 and min(calls.values()) > 0
-    assert all(call in sentence({**found, "calibration_us": calls}) for call in calls)
+    assert all(call in sentence({**about, "calibration_us": calls}) for call in calls)
 
 
 def test_environments_that_are_apart_are_told() -> None:

@@ -12,13 +12,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from benchmarks.harness.compiled import no_compiler
-from benchmarks.harness.files import ROOT
 from benchmarks.harness.flood import SOURCE, Target
 from benchmarks.harness.process import DEADLINE, ServerError, free_port, wait_until
 from benchmarks.harness.server import Server
@@ -33,7 +33,7 @@ from tests.support.faulty import (
     last_dropped,
 )
 from tests.support.needed import needed_in_ci
-from tests.support.run import MARK, processes
+from tests.support.run import MARK, processes, running
 
 CLIENTS = 20
 SMALL = ("--clients", "20", "--senders", "4", "--rate", "100")
@@ -49,26 +49,18 @@ def tool(tmp_path: Path) -> Iterator[Tool]:
     """Start it as the leader of a session, as from a shell."""
     if no_compiler(SOURCE):
         needed_in_ci("no C compiler")
-    started: list[subprocess.Popen[str]] = []
+    with ExitStack() as stack:
 
-    def tool(*arguments: str) -> subprocess.Popen[str]:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.load", *arguments],
-            cwd=ROOT,
-            env={**os.environ, MARK: str(tmp_path)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-        started.append(process)
-        return process
+        def tool(*arguments: str) -> subprocess.Popen[str]:
+            process = running(
+                [sys.executable, "-m", "benchmarks.load", *arguments],
+                env={**os.environ, MARK: str(tmp_path)},
+                stdout=subprocess.PIPE,
+                start_new_session=True,
+            )
+            return stack.enter_context(process)
 
-    yield tool
-    for process in started:
-        if process.poll() is None:
-            process.kill()
-        process.communicate()
+        yield tool
 
 
 @pytest.fixture
@@ -85,8 +77,8 @@ def at(server: Target) -> tuple[str, str]:
 def report(process: subprocess.Popen[str]) -> dict[str, Any]:
     out, err = process.communicate(timeout=DEADLINE)
     assert process.returncode == 0, err
-    found: dict[str, Any] = json.loads(out)
-    return found
+    result: dict[str, Any] = json.loads(out)
+    return result
 
 
 def assert_fails(process: subprocess.Popen[str], status: int, text: str) -> None:
@@ -113,23 +105,23 @@ def own_server(mark: Path) -> int:
 
 
 def test_load_of_a_server_it_starts_counts_each_delivery(tool: Tool) -> None:
-    found = report(tool("--server", "epoll", *SHORT, "--json", "-"))
-    assert found["messages"] == 50
-    assert found["deliveries"] == 50 * (CLIENTS - 1)
-    assert found["warm_up_deliveries"] == 10 * (CLIENTS - 1)
-    latencies = [*found["latency_us"].values()]
-    assert [*found["latency_us"]] == ["p50", "p90", "p99", "p99.9", "max"]
+    result = report(tool("--server", "epoll", *SHORT, "--json", "-"))
+    assert result["messages"] == 50
+    assert result["deliveries"] == 50 * (CLIENTS - 1)
+    assert result["warm_up_deliveries"] == 10 * (CLIENTS - 1)
+    latencies = [*result["latency_us"].values()]
+    assert [*result["latency_us"]] == ["p50", "p90", "p99", "p99.9", "max"]
     assert latencies == sorted(latencies) and latencies[0] > 0
     # At least 1, but that a segment which the kernel sends again, on a busy machine, counts, too.
-    assert 0.9 < found["messages_per_data_segment"] <= 60
-    assert 0 < found["load_cpu_percent"] <= 110
-    assert found["server_process"]["cpu_seconds"] > 0
-    assert found["server_process"]["resident_kib"] > 1024
-    assert not found["interrupted"] and found["parameters"]["size"] == 32
-    assert {"command", "date", "cpu", "kernel", "python"} <= {*found["environment"]}
-    assert found["environment"]["command"].startswith("python -m benchmarks.load --server epoll ")
+    assert 0.9 < result["messages_per_data_segment"] <= 60
+    assert 0 < result["load_cpu_percent"] <= 110
+    assert result["server_process"]["cpu_seconds"] > 0
+    assert result["server_process"]["resident_kib"] > 1024
+    assert not result["interrupted"] and result["parameters"]["size"] == 32
+    assert {"command", "date", "cpu", "kernel", "python"} <= {*result["environment"]}
+    assert result["environment"]["command"].startswith("python -m benchmarks.load --server epoll ")
     for percent, doubted in ((90, False), (91, True)):
-        text = "\n".join(load.lines({**found, "load_cpu_percent": percent}))
+        text = "\n".join(load.lines({**result, "load_cpu_percent": percent}))
         assert ("had hardly any CPU left" in text) == doubted
 
 
@@ -141,9 +133,9 @@ def test_load_of_a_server_that_runs_already_goes_into_table_and_file(
     process = tool(*at(server), *arguments, "--json", str(file))
     out, err = process.communicate(timeout=DEADLINE)
     assert (process.returncode, err) == (0, "")
-    found = json.loads(file.read_text())
-    assert found["server_process"] is None and found["pinning"] is None
-    assert found["deliveries"] == found["messages"] * (CLIENTS - 1)
+    result = json.loads(file.read_text())
+    assert result["server_process"] is None and result["pinning"] is None
+    assert result["deliveries"] == result["messages"] * (CLIENTS - 1)
     first, *others = out.splitlines()
     assert first.startswith("{}:{}: 20 clients, of which 20 send".format(*server.address))
     assert any(line.split() == ["deliveries", "570,", "each", "checked"] for line in others)
@@ -157,9 +149,9 @@ def test_load_over_ipv6_of_lines_longer_than_a_segment(tool: Tool) -> None:
         needed_in_ci("::1 is not there")
     with server:
         where = ("--connect", f"[::1]:{server.address[1]}")
-        found = report(tool(*where, *FEW, "--size", "65536", "--duration", "0.05", "--json", "-"))
-    assert found["deliveries"] == 20 * 3
-    assert 0 < found["messages_per_data_segment"] <= 1
+        result = report(tool(*where, *FEW, "--size", "65536", "--duration", "0.05", "--json", "-"))
+    assert result["deliveries"] == 20 * 3
+    assert 0 < result["messages_per_data_segment"] <= 1
 
 
 # What it refuses.
@@ -230,8 +222,8 @@ def test_load_counts_from_when_a_message_was_due(tool: Tool) -> None:
         return [(fd, line) for fd in others]
 
     with Faulty(late) as server:
-        found = report(tool(*at(server), *FEW, "--duration", "0.05", "--json", "-"))
-    assert found["messages"] == 20 and found["latency_us"]["p50"] > 200_000
+        result = report(tool(*at(server), *FEW, "--duration", "0.05", "--json", "-"))
+    assert result["messages"] == 20 and result["latency_us"]["p50"] > 200_000
 
 
 def test_load_says_that_the_server_is_full(tool: Tool) -> None:
@@ -272,10 +264,10 @@ def test_ctrl_c_prints_what_was_measured_until_then(
     finally:
         os.kill(server.pid, signal.SIGCONT)
     assert process.returncode == 130, err
-    found = json.loads(out)
-    assert found["interrupted"] and found["messages"] > 20
-    assert 0 < found["deliveries"] < found["messages"] * 3
-    assert 0 < found["messages_held_back"] < found["messages"]
+    result = json.loads(out)
+    assert result["interrupted"] and result["messages"] > 20
+    assert 0 < result["deliveries"] < result["messages"] * 3
+    assert 0 < result["messages_held_back"] < result["messages"]
     assert "Traceback" not in err and "interrupted after" in err
     wait_until(lambda: not processes(tmp_path), "the load has outlived load.py")
 
