@@ -61,8 +61,14 @@ def tls_address(server: Server) -> tuple[str, int]:
 class TlsGuest(Peer):
     """The same as a Guest, over TLS."""
 
-    def __init__(self, server: Server, certificates: Certificates, nick: str = "", **options: int):
-        super().__init__(tls_address(server), **options)
+    def __init__(
+        self,
+        server: Server,
+        certificates: Certificates,
+        nick: str = "",
+        receive_buffer: int | None = None,
+    ):
+        super().__init__(tls_address(server), receive_buffer)
         context = ssl.create_default_context(cafile=str(certificates.ca))
         self.sock = context.wrap_socket(self.sock, server_hostname="127.0.0.1")
         assert self.line() == QUESTION
