@@ -60,9 +60,9 @@ class Config:
     host: str = option("127.0.0.1", "address or name (%(default)s)")
     port: int = option(8080, "0: any (%(default)s)", port_number)
     db: str = option(
-        ":memory:", "where history is kept; :memory: keeps nothing (%(default)s)",
-        metavar="FILE", choices=(":memory:",),
-    )  # fmt: skip
+        "sock_chat.db", "history and accounts; :memory: keeps nothing (%(default)s)", metavar="FILE"
+    )
+    keep: int = option(100_000, "messages kept (%(default)s)", from_zero, "N")
     rate: float = option(
         5.0, "lines per second of one client, of any kind; 0: no limit (5)", rate, "N"
     )

@@ -11,19 +11,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
 import signal
 import socket
 import time
+from collections.abc import Callable
 from datetime import datetime, timezone
 from errno import EMFILE, ENFILE, ENOBUFS, ENOMEM
 from typing import Any
 
 from sock_chat.chat import Chat
 from sock_chat.config import Config
+from sock_chat.kept import Kept
 from sock_chat.link import Reason
-from sock_chat.registry import LocalNames
 from sock_chat.rooms import Rooms
+from sock_chat.store import StoreError
 from sock_chat.system import (
     BACKLOG,
     RESERVE,
@@ -34,31 +35,26 @@ from sock_chat.system import (
     visible,
 )
 from sock_chat.tcp import Connection
-from sock_chat.unkept import LocalPeople, MemoryLog, NoAccounts
 
 NAME = "chat"
 LOOKS = 2  # hops before a turn of several speakers is told; more hops gather few messages more
 CROWDED = 8  # turns after such a one that hop, too
 ACCEPTS = 4  # newcomers per turn of asyncio, which schedules a retry for each when it fails
 NO_RESOURCES = (EMFILE, ENFILE, ENOBUFS, ENOMEM)  # what accept() may fail for
-KEEP = 10_000  # messages
 KEEPALIVE = {socket.TCP_KEEPIDLE: 60, socket.TCP_KEEPINTVL: 10, socket.TCP_KEEPCNT: 3}
 FULL = b"servidor lleno\n"
 DRAIN = 1.0  # seconds in which what waits for clients is sent at the stop
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-def make_chat(config: Config, server: Server) -> Chat:
-    """Everything that sessions share; here is chosen what history and accounts are kept in."""
-    log = MemoryLog(KEEP)
-    names = LocalNames(time.monotonic, lambda: secrets.token_urlsafe(16))
-    people = LocalPeople(names)
+def make_chat(config: Config, kept: Kept, begin: Callable[[], None]) -> Chat:
+    """Everything that sessions share."""
     return Chat(
-        rooms=Rooms(log, time.monotonic, today, server.begin_turn),
-        log=log,
-        names=names,
-        accounts=NoAccounts(),
-        people=people,
+        rooms=Rooms(kept.log, time.monotonic, today, begin),
+        log=kept.log,
+        names=kept.names,
+        accounts=kept.accounts,
+        people=kept.people,
         clock=time.monotonic,
         today=today,
         rate=config.rate,
@@ -67,16 +63,22 @@ def make_chat(config: Config, server: Server) -> Chat:
 
 
 def today() -> datetime:
-    return datetime.now(timezone.utc)
+    return datetime.now(timezone.utc).replace(microsecond=0)
 
 
 class Server:
-    """limit: of descriptors, RESERVE included."""
+    """limit: of descriptors, RESERVE included. Raises StoreError."""
 
     def __init__(self, config: Config, listener: socket.socket, limit: int):
         self.config = config
         self.loop: asyncio.AbstractEventLoop
-        self.chat = make_chat(config, self)
+        self.kept = Kept(
+            config,
+            post=lambda call: self.loop.call_soon_threadsafe(call),
+            later=lambda seconds, call: self.loop.call_later(seconds, call),
+            report=lambda line: say(visible(line)),
+        )
+        self.chat = make_chat(config, self.kept, self.begin_turn)
         self.reads = 0
         self._listener = listener
         self._limit = limit - RESERVE
@@ -194,11 +196,17 @@ def main(config: Config) -> str | None:
         listener = listen(config.host, config.port)
     except (OSError, UnicodeError) as error:
         return f"No se puede escuchar en {(config.host, config.port)}: {error}"
-    server = Server(config, listener, limit)
-    if config.loop == "asyncio":
-        asyncio.run(server.serve())
-    else:
-        import uvloop
+    try:
+        server = Server(config, listener, limit)
+    except StoreError as error:
+        return str(error)
+    try:
+        if config.loop == "asyncio":
+            asyncio.run(server.serve())
+        else:
+            import uvloop
 
-        uvloop.run(server.serve())
+            uvloop.run(server.serve())
+    finally:
+        server.kept.close()
     return None
