@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
-from benchmarks.harness.crowd import greet, new_nick
+from benchmarks.harness.crowd import greeting_of, new_nick
 from benchmarks.harness.process import DEADLINE, Lines, ServerError, wait_until
 from benchmarks.harness.server import READY, SERVERS, SILENT, Server
 from tests.support.run import running, stat
@@ -74,7 +74,7 @@ class Peer:
         self.address = str(self.sock.getsockname())  # its name in the log
         self.name = nick or self.address  # for the others
         self._received = bytearray()
-        self._greeting = greet(nick) if nick else b""
+        self._greeting = greeting_of(nick) if nick else b""
         self._greeted = False
         self._partial = b""
         if nick:
