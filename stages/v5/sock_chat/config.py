@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import Any
 
+from sock_chat import names
 from sock_chat.system import port_number
 
 PREFIX = "SOCK_CHAT_"
@@ -55,6 +56,12 @@ def rate(text: str) -> float:
     return number
 
 
+def nick(text: str) -> str:
+    if names.parse(text) is None:
+        raise argparse.ArgumentTypeError(f"not a nick: {text!r}")
+    return text
+
+
 @dataclass(frozen=True)
 class Config:
     host: str = option("127.0.0.1", "address or name (%(default)s)")
@@ -67,6 +74,10 @@ class Config:
         5.0, "lines per second of one client, of any kind; 0: no limit (5)", rate, "N"
     )
     burst: int = option(20, "lines that it may send at once (%(default)s)", from_one, "N")
+    operator: tuple[str, ...] = option(
+        (), "whose owner has the operators' commands; may be repeated", nick, "NICK"
+    )
+    forget: str = option("", "remove the owner of a nick (a lost password), and exit", nick, "NICK")
     loop: str = option("uvloop", "event loop (%(default)s)", choices=LOOPS)
     quiet: bool = option(False, "no line per client")
 

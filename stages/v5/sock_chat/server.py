@@ -19,6 +19,7 @@ from datetime import datetime, timezone
 from errno import EMFILE, ENFILE, ENOBUFS, ENOMEM
 from typing import Any
 
+from sock_chat import names
 from sock_chat.chat import Chat
 from sock_chat.config import Config
 from sock_chat.kept import Kept
@@ -57,6 +58,7 @@ def make_chat(config: Config, kept: Kept, begin: Callable[[], None]) -> Chat:
         people=kept.people,
         clock=time.monotonic,
         today=today,
+        operators=frozenset(nick.folded for each in config.operator if (nick := names.parse(each))),
         rate=config.rate,
         burst=config.burst,
     )
