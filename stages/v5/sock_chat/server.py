@@ -22,7 +22,7 @@ from typing import Any
 from sock_chat import names
 from sock_chat.chat import Chat
 from sock_chat.config import Config
-from sock_chat.kept import Kept
+from sock_chat.kept import Kept, forget
 from sock_chat.link import Reason
 from sock_chat.rooms import Rooms
 from sock_chat.store import StoreError
@@ -191,6 +191,8 @@ class Server:
 def main(config: Config) -> str | None:
     """Serve. Returns why it cannot, for sys.exit()."""
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # _complain() says what is to be said
+    if config.forget:
+        return forget(config.db, config.forget)
     limit = prepare_process()
     if limit < 2 * RESERVE:
         return f"El límite de {limit} descriptores no deja sitio a nadie"
