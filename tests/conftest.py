@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 
-from benchmarks.harness.process import descriptor_limit_raised
 from benchmarks.harness.server import ASKING, BROADCASTING, SERVERS, Server
 
 pytest.register_assert_rewrite("tests.support.wire")
@@ -121,12 +120,6 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         for value in item.callspec.params.values():
             if str(value).split()[:1] in (["uvloop"], ["uring"]):
                 needs(str(value), python)
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _descriptors() -> Iterator[None]:
-    with descriptor_limit_raised():
-        yield
 
 
 @pytest.fixture(autouse=True)

@@ -31,7 +31,7 @@ PAGES = [
     *(ROOT / folder / "README.md" for folder in (".", "lowlevel", "profiling")),
     *sorted(ROOT.glob("stages/**/*.md")),
 ]
-SERVED = [*ROOT.glob("stages/v*/**/*.py"), *ROOT.glob("lowlevel/*.py")]
+SERVED = [*ROOT.glob("stages/v*/**/*.py"), *ROOT.glob("lowlevel/**/*.py")]
 OURS = {name for path in SERVED for name in functions(str(path.relative_to(ROOT)))}
 PYTHON = (builtins, os, select, signal, socket.socket, asyncio.StreamReader, asyncio.StreamWriter)
 TESTS = [*ROOT.glob("tests/**/*.py"), *ROOT.glob("benchmarks/**/test_*.py")]

@@ -12,6 +12,7 @@ import argparse
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any
 
 from sock_chat import names
@@ -62,6 +63,13 @@ def nick(text: str) -> str:
     return text
 
 
+def network(text: str) -> IPv4Network | IPv6Network:
+    try:
+        return ip_network(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 @dataclass(frozen=True)
 class Config:
     host: str = option("127.0.0.1", "address or name (%(default)s)")
@@ -75,9 +83,20 @@ class Config:
     )
     burst: int = option(20, "lines that it may send at once (%(default)s)", from_one, "N")
     operator: tuple[str, ...] = option(
-        (), "whose owner has the operators' commands; may be repeated", nick, "NICK"
+        (), "whose owner has the operators' commands; repeatable", nick, "NICK"
     )
     forget: str = option("", "remove the owner of a nick (a lost password), and exit", nick, "NICK")
+    tls_cert: str | None = option(None, "certificate, with its chain, in PEM", metavar="FILE")
+    tls_key: str | None = option(None, "its key, in PEM", metavar="FILE")
+    tls_port: int = option(
+        8443, "lines over TLS, if there is a certificate; 0: any (%(default)s)", port_number, "PORT"
+    )
+    trust_proxy: Sequence[IPv4Network | IPv6Network] = option(
+        (), "from there the PROXY protocol is believed; repeatable", network, "CIDR"
+    )
+    per_address: int = option(
+        64, "connections of one address, or of one /64; 0: no limit (%(default)s)", from_zero, "N"
+    )
     loop: str = option("uvloop", "event loop (%(default)s)", choices=LOOPS)
     quiet: bool = option(False, "no line per client")
 
@@ -104,7 +123,10 @@ def parse(
                 given[each.name] = _converted(each, text)
             except (argparse.ArgumentTypeError, ValueError) as error:
                 parser.error(f"{variable}: {error}")
-    return Config(**given)
+    config = Config(**given)
+    if (config.tls_cert is None) != (config.tls_key is None):
+        parser.error("--tls-cert and --tls-key go together")
+    return config
 
 
 def _flag(option: Field[Any]) -> str:
