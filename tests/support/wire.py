@@ -55,12 +55,17 @@ class Peer:
     """One connection to a server.
 
     receive_buffer: SO_RCVBUF, to make it a slow one.
+    source: the address that it comes from; 127.0.0.0/8 has many.
     nick: what it answers a server that asks. Of what that says, it receives what comes after its
         greeting, without the server's own lines, each when it is whole.
     """
 
     def __init__(
-        self, address: tuple[object, ...], receive_buffer: int | None = None, nick: str = ""
+        self,
+        address: tuple[object, ...],
+        receive_buffer: int | None = None,
+        source: str = "",
+        nick: str = "",
     ):
         host, port = str(address[0]), address[1]
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -69,6 +74,8 @@ class Peer:
         self.sock.settimeout(DEADLINE)
         if receive_buffer is not None:  # before connect: it decides the window that is offered
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        if source:
+            self.sock.bind((source, 0))
         self.sock.connect((host, port))
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.address = str(self.sock.getsockname())  # its name in the log
@@ -196,7 +203,7 @@ class Room:
     def connect(self, receive_buffer: int | None = None) -> Peer:
         """A new peer, which the server need not know yet."""
         nick = new_nick() if self.server.asks else ""
-        return Peer(self.server.address, receive_buffer, nick)
+        return Peer(self.server.address, receive_buffer, nick=nick)
 
     def join_slow(self) -> Peer:
         """A new peer that nobody reads from but the test, and whose kernel, like the server's,
