@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import ssl
 import struct
 import subprocess
 import sys
+import termios
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,6 +29,7 @@ PROGRAM = [sys.executable, str(ROOT / "stages/v5/client.py")]
 def served() -> Iterator[Served]:
     world = World()
     world.own("ana")
+    world.own("bea2")
     with Served(world) as served:
         yield served
 
@@ -98,6 +101,37 @@ def test_a_rate_limit_delays_and_loses_nothing() -> None:
 def test_it_ends_whatever_is_asked(served: Served, text: str, answer: str) -> None:
     assert talk(served.port, text)[-2:] == [answer, ""]
     assert said(served) == []
+
+
+@pytest.mark.parametrize("last", ["\x04", "\x03"])
+def test_a_terminal_that_types_into_it_shows_no_password(served: Served, last: str) -> None:
+    """As in `sock-chat | tee log`."""
+    terminal, stdin = os.openpty()
+    settings = termios.tcgetattr(stdin)
+    command = [*PROGRAM, "--port", str(served.port)]
+    setsid = ["setsid", "--ctty", "--wait"]  # for Ctrl-C to be a signal
+    with subprocess.Popen(
+        [*setsid, *command], stdin=stdin, stdout=subprocess.PIPE, text=True
+    ) as process:
+        shown = b""
+        assert process.stdout
+        for text, answer in (
+            ("ana", "* El apodo ana tiene dueño. ¿Contraseña?"),
+            ("wrong", "* Contraseña incorrecta."),
+            (PASSWORD, "* Hola, ana. En general: ana."),
+            ("/list", "* En general (1): ana"),
+            ("/nick bea2", "* El apodo bea2 tiene dueño. ¿Contraseña?"),
+        ):
+            os.write(terminal, f"{text}\n".encode())
+            while process.stdout.readline() != f"{answer}\n":
+                pass
+            shown += os.read(terminal, 1000) if "/" in text else b""
+        assert shown == b"ana\r\n/list\r\n/nick bea2\r\n"
+        os.write(terminal, last.encode())
+        assert process.wait(DEADLINE) == (130 if last == "\x03" else 0)
+        assert termios.tcgetattr(stdin) == settings
+    os.close(terminal)
+    os.close(stdin)
 
 
 @pytest.mark.parametrize("how", ["FIN", "RST"])
