@@ -181,9 +181,10 @@ def test_tls(tmp_path: Path) -> None:
     authority.issue_cert("localhost").configure_cert(tls)
     with Served(World(), tls) as served:
         options = ["--tls", "--cafile", str(tmp_path / "ca.pem")]
-        shown = talk(served.port, "bea\nhola", *options, "--host", "localhost")
+        lines = ["hola " * 100] * 200  # several reads
+        shown = talk(served.port, "\n".join(["bea", *lines]), *options, "--host", "localhost")
         assert shown == [QUESTION, "* Hola, bea. En general: bea.", ""]
-        assert said(served) == ["hola"]
+        assert said(served) == lines
         for wrong in (["--tls", "--host", "localhost"], options):
             errors = ends([*PROGRAM, *wrong, "--port", str(served.port)], 1)
             assert "certificado no válido: " in errors

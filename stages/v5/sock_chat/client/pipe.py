@@ -86,7 +86,8 @@ class Pipe:
         self.conversation = Conversation()
         self.tail = b""  # of what has been sent
         self.said_all = False
-        self.writer.transport.set_write_buffer_limits(high=0)  # drain() waits until all is sent
+        # drain() waits until all is sent. To asyncio's TLS an empty buffer of size 0 is a full one.
+        self.writer.transport.set_write_buffer_limits(high=1, low=0)
 
     def watch_keyboard(self, loop: asyncio.AbstractEventLoop) -> None:
         """The life of the keyboard's thread."""
@@ -98,13 +99,13 @@ class Pipe:
             pass
 
     async def send(self, data: bytes) -> None:
-        self.said_all = not data
         self.tail = (self.tail + data)[-LONGEST_QUIT:]
         if self.conversation.asks_password:
             self.conversation.say(data.decode("utf-8", "replace"))
             self.follow_question()
         self.writer.write(data or FAREWELL)
         await self.writer.drain()
+        self.said_all = not data
 
     async def receive(self) -> int:
         """Show what arrives until the server has closed the connection; the exit status."""
@@ -116,7 +117,7 @@ class Pipe:
         except OSError as error:
             reason = f"El servidor se ha ido: {error.strerror or error}"
         else:
-            if self.said_all and not self.writer.transport.get_write_buffer_size():
+            if self.said_all:
                 return 0
             reason = "El servidor ha cerrado la conexión"
         if QUIT.search(self.tail):  # it has been asked to
