@@ -9,9 +9,11 @@ by its id.
 from __future__ import annotations
 
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 
 import pytest
+
+from benchmarks.harness.process import descriptor_limit_raised
 
 
 def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
@@ -47,12 +49,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     def runs_here(item: pytest.Item) -> bool:
         return ("alone" in item.keywords) != hasattr(config, "workerinput")
 
-    unwanted = [item for item in items if not wanted(item)]
-    if unwanted:
-        config.hook.pytest_deselected(items=unwanted)
+    config.hook.pytest_deselected(items=[item for item in items if not wanted(item)])
     items[:] = [item for item in items if wanted(item) and (not shared(config) or runs_here(item))]
     if shared(config):
         items.reverse()  # the tests of the tools are the longest, and those of the contract many
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _descriptors() -> Iterator[None]:
+    with descriptor_limit_raised():
+        yield
 
 
 def shared(config: pytest.Config) -> bool:

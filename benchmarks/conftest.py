@@ -13,7 +13,6 @@ import pytest
 
 from benchmarks.harness.cpus import pinned, two_cpus
 from benchmarks.harness.environment import environment, sentence
-from benchmarks.harness.process import descriptor_limit_raised
 from benchmarks.harness.server import Server
 
 SERVER_CPU, LOAD_CPU = two_cpus()
@@ -45,12 +44,6 @@ def pytest_benchmark_update_json(
     config: pytest.Config, benchmarks: list[Any], output_json: dict[str, Any]
 ) -> None:
     output_json["sock_chat"] = environment()
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _descriptors() -> Iterator[None]:
-    with descriptor_limit_raised():
-        yield
 
 
 @pytest.fixture(autouse=True)

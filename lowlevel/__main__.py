@@ -10,12 +10,10 @@ from lowlevel.acceptor import Acceptor
 from lowlevel.reactor import Backend, Reactor, Unavailable
 from lowlevel.room import Flush, Room
 from lowlevel.system import (
-    OWN,
     RESERVE,
     listen,
     port_number,
-    raise_descriptor_limit,
-    reserve_standard_streams,
+    prepare_process,
     say,
 )
 
@@ -131,6 +129,8 @@ def run(args: argparse.Namespace, listener: socket.socket, limit: int) -> None:
 
     def stop(signum: int, frame: Any) -> None:
         reactor.stop()
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # no handler outlives the end
+        signal.alarm(1)  # a second later the process ends, whatever holds it up
 
     # By itself no signal ends a wait, PEP 475; the byte does.
     signal.set_wakeup_fd(reactor.wakeup_fd(), warn_on_full_buffer=False)
@@ -138,37 +138,35 @@ def run(args: argparse.Namespace, listener: socket.socket, limit: int) -> None:
         signal.signal(signum, stop)
     say(f"Servidor {args.server} iniciado en {listener.getsockname()}")
     reactor.run()
-    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # no handler outlives the end
     room.close()
     reactor.close()
     listener.close()
 
 
-def main(args: argparse.Namespace) -> Optional[str]:
-    """Serve. Returns why it cannot, for sys.exit()."""
+def main(args: argparse.Namespace) -> None:
+    """Serve. SystemExit: it cannot, and why."""
     if sys.platform != "linux":
-        return "sock_chat solo funciona en Linux"
+        sys.exit("sock_chat solo funciona en Linux")
     if args.server == "uvloop":
         try:
             from lowlevel import uvloop_server
         except ModuleNotFoundError:
-            return "uvloop no está instalado: pip install uvloop"
-        return uvloop_server.main(args)
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback before run() takes over
-    reserve_standard_streams()
-    limit = raise_descriptor_limit()
-    if limit < RESERVE + OWN:
-        return f"El límite de {limit} descriptores no deja sitio a nadie"
+            sys.exit("uvloop no está instalado: pip install uvloop")
+        uvloop_server.main(args)
+        return
+    limit = prepare_process()
+    if limit < 2 * RESERVE:
+        sys.exit(f"El límite de {limit} descriptores no deja sitio a nadie")
     try:
         listener = listen(args.host, args.port)
     except (OSError, UnicodeError) as error:
-        return f"No se puede escuchar en {(args.host, args.port)}: {error}"
+        sys.exit(f"No se puede escuchar en {(args.host, args.port)}: {error}")
     try:
         run(args, listener, limit)
     except Unavailable as error:
-        return f"io_uring no está disponible: {error}"
-    return None
+        sys.exit(f"io_uring no está disponible: {error}")
+    signal.alarm(0)
 
 
 if __name__ == "__main__":
-    sys.exit(main(parse_args()))
+    main(parse_args())

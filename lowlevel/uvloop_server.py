@@ -51,20 +51,14 @@ SLOW = "lector lento"
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-def text_of(line: bytes) -> str:
-    """The text of a line: a "\\r" before the "\\n" is not part of it, invalid UTF-8 is U+FFFD."""
-    return (line[:-1] if line.endswith(b"\r") else line).decode("utf-8", "replace")
-
-
 class Reader(asyncio.StreamReader):
     """asyncio's own, and two things that readline() keeps back."""
 
-    budget = READ_SIZE  # what is left of its client's turn
+    lines = 0  # received, and not handled yet
     reset = False  # the connection is lost
 
     def feed_data(self, data: Any) -> None:
-        # The loop calls this, so the others had their turn since the coroutine last ran.
-        self.budget = READ_SIZE
+        self.lines += data.count(b"\n")
         super().feed_data(data)
 
     def set_exception(self, exc: Exception) -> None:
@@ -98,8 +92,11 @@ class Server:
         self.quiet = quiet
         self.clients: Dict[asyncio.StreamWriter, Client] = {}
         self.writers: Set[asyncio.StreamWriter] = set()  # of all connections, to the last byte
+        self.budget = READ_SIZE  # what is left of the turn
         self.full = False
-        self.stopping: asyncio.Event  # made in serve(): until 3.9 it belongs to a loop from birth
+        # Made in serve(): until 3.9 they belong to a loop from birth.
+        self.floor: asyncio.Lock
+        self.stopping: asyncio.Event
 
     def log(self, line: str) -> None:
         if not self.quiet:
@@ -143,17 +140,21 @@ class Server:
                 except ValueError:  # no newline within MAX_LINE
                     reason = TOO_LONG
                     break
-                if reader.budget <= 0:  # readline() does not yield while lines are buffered
-                    reader.budget = READ_SIZE
-                    await asyncio.sleep(0)
+                whole = line.endswith(b"\n")
+                reader.lines -= whole
+                if self.budget <= 0 and reader.lines:
+                    # readline() does not yield while lines are buffered. Those who have some go
+                    # on one by one, and who says one line at a time does not queue up with them.
+                    async with self.floor:
+                        await asyncio.sleep(0)
+                    self.budget = READ_SIZE
                 await client.caught_up.wait()  # for itself; nobody waits for a neighbour
                 if client.writer not in self.clients or self.stopping.is_set():
                     break  # cut off meanwhile
-                whole = line.endswith(b"\n")
                 if reader.reset and not whole:
                     break  # ECONNRESET, ETIMEDOUT: an unfinished line stays unsaid
                 sends = self.handle(client, line[:-1] if whole else line)
-                reader.budget -= max(len(line), SEND_COST * sends)
+                self.budget -= max(len(line), SEND_COST * sends)
                 if not whole:  # EOF: the last line needs no newline
                     while client.flusher:
                         await client.flusher
@@ -163,7 +164,7 @@ class Server:
 
     def handle(self, client: Client, line: bytes) -> int:
         """Pass a line on; how many had to be told."""
-        text = text_of(line)
+        text = (line[:-1] if line.endswith(b"\r") else line).decode("utf-8", "replace")
         if not text:
             return 0
         message = f"{client.name} dice: {text}"
@@ -221,10 +222,11 @@ class Server:
 
     async def serve(self) -> None:
         loop = asyncio.get_running_loop()
-        self.stopping = asyncio.Event()
+        self.floor, self.stopping = asyncio.Lock(), asyncio.Event()
         loop.set_exception_handler(self.complain)
         for signum in STOP_SIGNALS:
             loop.add_signal_handler(signum, self.stopping.set)
+            signal.signal(signum, self.stop)  # beside it, and at once
 
         def protocol() -> asyncio.StreamReaderProtocol:
             reader = Reader(limit=MAX_LINE, loop=loop)
@@ -235,7 +237,6 @@ class Server:
         self.listener.listen(BACKLOG)  # asyncio takes `backlog` for this queue and for its turns
         say(f"Servidor {NAME} iniciado en {self.listener.getsockname()}")
         await self.stopping.wait()
-        signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # no handler outlives the end
         loop.remove_reader(self.listener)  # a close() amid an accept() trips asyncio 3.12 and later
         await asyncio.sleep(0)
         server.close()
@@ -243,6 +244,10 @@ class Server:
             for writer in self.writers:
                 writer.transport.abort()  # what waits for it is dropped
             await asyncio.sleep(0)
+
+    def stop(self, signum: int, frame: Any) -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # no handler outlives the end
+        signal.alarm(1)  # a second later the process ends, whatever holds it up
 
     def complain(self, loop: asyncio.AbstractEventLoop, context: Dict[str, Any]) -> None:
         """One line for what asyncio would log with a traceback."""
@@ -256,58 +261,52 @@ class Server:
 # --- The same in every stage: the log, the limits, the listener, the command line -----------------
 
 STDOUT, STDERR = 1, 2
-OWN = 16  # descriptors that a server of any kind needs for itself
 failed_streams: Set[int] = set()
 
 
 def say(line: str, stream: int = STDOUT) -> None:
     """Write one line to a standard stream, by write(2) itself: no buffer holds it back, or fails
     once more at exit. EPIPE or ENOSPC cost this line, and stderr hears of it once."""
-    encoding = getattr(sys.stdout if stream == STDOUT else sys.stderr, "encoding", "utf-8")
-    data = f"{line}\n".encode(encoding, "backslashreplace")
-    try:
-        while data:
-            try:
-                data = data[os.write(stream, data) :]
-            except BlockingIOError:  # a pipe that its other user made non-blocking
-                select.select([], [stream], [])
-    except OSError as error:
-        if stream not in failed_streams:
-            failed_streams.add(stream)
-            say(f"No se puede escribir el registro: {error.strerror}", STDERR)
+    data = f"{line}\n".encode(getattr(sys.stdout, "encoding", "utf-8"), "backslashreplace")
+    while data:
+        try:
+            data = data[os.write(stream, data) :]
+        except BlockingIOError:  # a pipe that its other user made non-blocking
+            select.select([], [stream], [])
+        except OSError as error:
+            if stream not in failed_streams:
+                failed_streams.add(stream)
+                say(f"No se puede escribir el registro: {error.strerror}", STDERR)
+            return
 
 
 def visible(text: str) -> str:
     """Escape what a terminal would obey or hide, as `\\x1b` or `\\u202e`."""
-    if text.isprintable():
-        return text
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+    escaped = (char if char.isprintable() else repr(char)[1:-1] for char in text)
+    return text if text.isprintable() else "".join(escaped)
 
 
-def raise_descriptor_limit() -> int:
-    """Raise the soft limit on descriptors to the hard one, getrlimit(2), and return it."""
+def prepare_process() -> int:
+    """What comes before the first socket. Returns how many descriptors there may be."""
     import resource  # only here: elsewhere than on Unix main() must get to its clear line
 
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback before run() takes over
+    # The alarm of a stop. A write(2) that blocks is taken up again, PEP 475, but after the handler.
+    signal.signal(signal.SIGALRM, lambda signum, frame: os._exit(0))
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= STDERR:
+        pass  # no socket may get the number of a stream that was closed at the start
+    os.close(fd)
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with suppress(OSError, ValueError):  # a hard limit above fs.nr_open
+    with suppress(ValueError):  # EPERM: a hard limit above fs.nr_open
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
-def reserve_standard_streams() -> None:
-    """Put /dev/null where 0, 1 or 2 was closed at the start: no socket may get their numbers."""
-    while (fd := os.open(os.devnull, os.O_RDWR)) <= STDERR:
-        pass
-    os.close(fd)
-
-
 def listen(host: str, port: int) -> socket.socket:
     """A socket that listens on the first address of `host`. OSError, UnicodeError: cannot."""
-    infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    family, kind, proto, _, addr = infos[0]
+    family, kind, proto, _, addr = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     listener = socket.socket(family, kind, proto)
-    # Connections of an earlier run may linger in TIME_WAIT; they must not keep the port.
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # in spite of TIME_WAIT
     # Linux hands these on to every accepted socket: a peer that vanished is found out, and a small
     # message does not wait for the acknowledgement of the one before (Nagle).
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -331,22 +330,20 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def main(args: argparse.Namespace) -> Optional[str]:
-    """Serve. Returns why it cannot, for sys.exit()."""
+def main(args: argparse.Namespace) -> None:
+    """Serve. SystemExit: it cannot, and why."""
     if sys.platform != "linux":
-        return "sock_chat solo funciona en Linux"
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback before run() takes over
-    reserve_standard_streams()
-    limit = raise_descriptor_limit()
-    if limit < RESERVE + OWN:
-        return f"El límite de {limit} descriptores no deja sitio a nadie"
+        sys.exit("sock_chat solo funciona en Linux")
+    limit = prepare_process()
+    if limit < 2 * RESERVE:
+        sys.exit(f"El límite de {limit} descriptores no deja sitio a nadie")
     try:
         listener = listen(args.host, args.port)
     except (OSError, UnicodeError) as error:
-        return f"No se puede escuchar en {(args.host, args.port)}: {error}"
+        sys.exit(f"No se puede escuchar en {(args.host, args.port)}: {error}")
     Server(listener, limit, args.quiet).run()
-    return None
+    signal.alarm(0)
 
 
 if __name__ == "__main__":
-    sys.exit(main(parse_args()))
+    main(parse_args())

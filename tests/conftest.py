@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 
-from benchmarks.harness.process import descriptor_limit_raised
 from benchmarks.harness.server import ASKING, BROADCASTING, SERVERS, Server
 
 pytest.register_assert_rewrite("tests.support.wire")
@@ -73,23 +72,20 @@ def pytest_configure(config: pytest.Config) -> None:
         # without it, under limits that it would not survive.
         command = [python, "-c", "import sys; print(sys.executable)"]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
+        config.option.server_python = done.stdout.strip()
         if done.returncode or not done.stdout.strip():
             raise pytest.UsageError(f"--server-python: {python} is no Python")
-        config.option.server_python = done.stdout.strip()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     def wanted(item: pytest.Item) -> bool:
         if config.getoption("--server"):
             return "wire" in item.keywords
-        if config.getoption("--server-python") != sys.executable:
-            return "python" in getattr(item, "fixturenames", ())  # else nothing would be different
-        return True
+        other = config.getoption("--server-python") != sys.executable
+        return not other or "python" in getattr(item, "fixturenames", ())
 
-    others = [item for item in items if not wanted(item)]
-    if others:
-        items[:] = [item for item in items if wanted(item)]
-        config.hook.pytest_deselected(items=others)
+    config.hook.pytest_deselected(items=[item for item in items if not wanted(item)])
+    items[:] = filter(wanted, items)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -98,23 +94,24 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     `@pytest.mark.servers("v3", "v4")` narrows it down. `@pytest.mark.limit("v3", reason="...")`
     says that v3 must fail with LimitReached, and with nothing else.
     """
-    if "name" in metafunc.fixturenames:
-        marker = metafunc.definition.get_closest_marker("servers")
-        names = list(marker.args) if marker else list(SERVERS)
-        if not metafunc.definition.get_closest_marker("wire"):
-            names = [name for name in names if name not in RARE]
-        names = [name for name in names if name not in ASKING]
-        if metafunc.config.getoption("--server"):
-            names = ["custom"] if set(BROADCASTING) & set(names) else []
-        limit = metafunc.definition.get_closest_marker("limit")
+    if "name" not in metafunc.fixturenames:
+        return
+    marker = metafunc.definition.get_closest_marker
+    servers = marker("servers")
+    names = [name for name in (servers.args if servers else SERVERS) if name not in ASKING]
+    if not marker("wire"):
+        names = [name for name in names if name not in RARE]
+    if metafunc.config.getoption("--server"):
+        names = ["custom"] if set(BROADCASTING) & set(names) else []
 
-        def marks(name: str) -> list[pytest.MarkDecorator]:
-            if limit and name in limit.args:
-                reason = limit.kwargs["reason"]
-                return [pytest.mark.xfail(strict=True, raises=LimitReached, reason=reason)]
-            return [pytest.mark.long] if name in RARE else []
+    def marks(name: str) -> list[pytest.MarkDecorator]:
+        limit = marker("limit")
+        if limit and name in limit.args:
+            reason = limit.kwargs["reason"]
+            return [pytest.mark.xfail(strict=True, raises=LimitReached, reason=reason)]
+        return [pytest.mark.long] if name in RARE else []
 
-        metafunc.parametrize("name", [pytest.param(name, marks=marks(name)) for name in names])
+    metafunc.parametrize("name", [pytest.param(name, marks=marks(name)) for name in names])
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -123,12 +120,6 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         for value in item.callspec.params.values():
             if str(value).split()[:1] in (["uvloop"], ["uring"]):
                 needs(str(value), python)
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _descriptors() -> Iterator[None]:
-    with descriptor_limit_raised():
-        yield
 
 
 @pytest.fixture(autouse=True)

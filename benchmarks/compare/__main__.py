@@ -152,13 +152,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--servers", type=servers, metavar="NAMES", help="default: all")
     parser.add_argument("--rounds", type=int, metavar="N", help="default: 9")
     parser.add_argument("--output", type=Path, default=RESULTS, metavar="DIR")
-    parser.add_argument(
-        "--from",
-        type=Path,
-        dest="source",
-        metavar="FILE",
-        help="measure nothing, take these results",
-    )
+    help = "measure nothing, take these results"
+    parser.add_argument("--from", type=Path, dest="source", metavar="FILE", help=help)
     args = parser.parse_args(argv)
     if args.rounds is not None and args.rounds < 1:
         parser.error("argument --rounds: at least 1")
@@ -176,9 +171,8 @@ def write(results: figures.Results, folder: Path) -> None:
     """All files, into a folder."""
     from benchmarks.compare import plots
 
-    text = (
-        json.dumps({key: results[key] for key in figures.KEYS}, indent=1, ensure_ascii=False) + "\n"
-    )
+    kept = {key: results[key] for key in figures.KEYS}
+    text = json.dumps(kept, indent=1, ensure_ascii=False) + "\n"
     (folder / "comparison.json").write_text(text, "utf-8")
     (folder / "comparison.md").write_text(tables.markdown(results), "utf-8")
     plots.draw(results, folder)

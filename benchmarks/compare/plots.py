@@ -53,7 +53,7 @@ Points = dict[int, Spread]
 
 
 def draw(results: Results, folder: Path) -> None:
-    """Write every chart of tables.PICTURES into a folder."""
+    """Write both charts into a folder."""
     foot = sentence(results["environment"]).replace("`", "")
     foot += f"; {results['parameters']['placement']}"
     with matplotlib.rc_context(STYLE):
@@ -72,9 +72,8 @@ def cpu_per_delivery(results: Results) -> Figure:
         "peers": [name for name in servers if name not in BROADCASTING],
     }
     lines = []
-    for axes, (title, names) in zip(
-        figure.subplots(1, 2, sharex=True, sharey=True), panels.items()
-    ):
+    both = figure.subplots(1, 2, sharex=True, sharey=True)
+    for axes, (title, names) in zip(both, panels.items()):
         axes.set_title(title, loc="left", fontsize=10)
         points = {name: {n: costs[n][name] for n in counts if name in costs[n]} for name in names}
         lines.append((axes, _lines(axes, "clients", points)))

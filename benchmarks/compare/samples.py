@@ -115,7 +115,8 @@ def load(name: str, workload: str, n: int, cpus: Cpus) -> Sample:
         # More messages than are in flight, or the loop is never closed.
         messages = max(IN_FLIGHT + 1, known or math.ceil(amount * CPU_SECONDS / used))
         measured = driven.run(messages)
-        _amounts[name, workload, n] = math.ceil(messages * CPU_SECONDS / measured.cpu_seconds)
+        factor = min(2, CPU_SECONDS / max(measured.cpu_seconds, 1e-6))
+        _amounts[name, workload, n] = math.ceil(messages * factor)
         return {**dataclasses.asdict(measured), "saturating": driven.saturating}
 
 

@@ -18,7 +18,7 @@ static void fail(const char *what)
     exit(1);
 }
 
-static void *grown(void *data, size_t *capacity, size_t needed, size_t item)
+static void *grow(void *data, size_t *capacity, size_t needed, size_t item)
 {
     size_t size = *capacity ? *capacity : 64;
     while (size < needed)
@@ -35,7 +35,7 @@ static inline void append(struct buffer *buffer, const char *data, size_t size)
     if (!size) /* nothing may come with a null pointer, which memcpy() must not be given */
         return;
     if (buffer->size + size > buffer->capacity)
-        buffer->data = grown(buffer->data, &buffer->capacity, buffer->size + size, 1);
+        buffer->data = grow(buffer->data, &buffer->capacity, buffer->size + size, 1);
     memcpy(buffer->data + buffer->size, data, size);
     buffer->size += size;
 }
@@ -47,7 +47,7 @@ static void release(struct buffer *buffer)
     *buffer = (struct buffer){0};
 }
 
-static struct buffer taken(struct buffer *buffer)
+static struct buffer take(struct buffer *buffer)
 {
     struct buffer content = *buffer;
 

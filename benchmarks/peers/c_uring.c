@@ -28,8 +28,8 @@ struct driver {
     bool released;        /* it is freed when nothing is under way */
     int error;            /* with which it was over */
     struct buffer input;  /* received, not yet handled */
-    const char *given;    /* what it was given last */
-    size_t given_size;
+    const char *last_send; /* what it was given last */
+    size_t last_size;
 };
 
 #include "room.h"
@@ -138,7 +138,7 @@ static void cancel(struct io_uring_sqe sqe)
 
 /* ---- What completes ---- */
 
-static void received(struct client *client, int result, unsigned flags)
+static void receive_completed(struct client *client, int result, unsigned flags)
 {
     if (flags & IORING_CQE_F_BUFFER) {
         unsigned number = flags >> IORING_CQE_BUFFER_SHIFT;
@@ -155,7 +155,7 @@ static void received(struct client *client, int result, unsigned flags)
     set_interest(client);
 }
 
-static void sent(struct client *client, enum kind kind, int result)
+static void send_completed(struct client *client, enum kind kind, int result)
 {
     size_t size = result < 0 ? 0 : result;
 
@@ -165,7 +165,7 @@ static void sent(struct client *client, enum kind kind, int result)
         client->driver.sending = false;
         client->sent += size;
     } else if (!client->lost) {
-        keep(client, client->driver.given + size, client->driver.given_size - size);
+        keep(client, client->driver.last_send + size, client->driver.last_size - size);
     }
     if (client->driver.released)
         set_interest(client);
@@ -188,9 +188,9 @@ static bool complete(void)
             if (kind == NEWCOMERS)
                 newcomers = true;
             else if (kind == RECEIVE)
-                received(client, cqe->res, cqe->flags);
+                receive_completed(client, cqe->res, cqe->flags);
             else if (kind != OTHER)
-                sent(client, kind, cqe->res);
+                send_completed(client, kind, cqe->res);
         }
     *cq.head = tail;
     return head != tail;
@@ -241,7 +241,7 @@ static void set_interest(struct client *client)
 
 static void receive(struct client *client)
 {
-    struct buffer input = taken(&client->driver.input);
+    struct buffer input = take(&client->driver.input);
 
     if (input.size)
         handle(client, input.data, input.size);
@@ -258,8 +258,8 @@ static void give(struct client *client, const char *data, size_t size)
         return;
     if (waiting(client))
         return keep(client, data, size);
-    client->driver.given = data;
-    client->driver.given_size = size;
+    client->driver.last_send = data;
+    client->driver.last_size = size;
     queue((struct io_uring_sqe){.opcode = IORING_OP_SEND, .fd = client->fd,
                                 .addr = (uintptr_t)data, .len = size,
                                 .msg_flags = MSG_DONTWAIT | MSG_WAITALL,

@@ -1,20 +1,18 @@
-/* The chat room of the C servers: clients, lines, the log of a turn, and who is told what.
+/* The chat room of the C servers: clients, lines, the log of a turn, and who gets what of it.
  *
  * One thread. In a turn it handles what has come, at most READ_SIZE bytes of each client at a time,
- * and all lines said in the turn form one log. At the end of the turn everyone who said nothing
- * gets that log with one send; who spoke gets it without its own part. What the kernel does not
- * take waits in the client's out-buffer, and nobody waits for that client.
+ * and all lines said in the turn form one log. At the end of the turn everyone gets that log with
+ * one send, without what is its own. What the kernel does not take waits in the client's
+ * out-buffer, and nobody waits for that client.
  *
  * With `--looks N` a turn in which several clients are ready asks the kernel up to N times more who
- * is ready by now, before the log goes out. With `--flush message` each line goes out alone, at
- * once.
+ * is ready by now, before the log goes out. With `--flush message` each line goes out at once.
  *
  * The wire and its bounds are those of stages/README.md, and so are the names of the constants.
  * Nothing is printed. SIGTERM ends it by its default action.
  *
- * How one waits, receives and sends is the back end's: c_epoll.c or c_uring.c, which define
- * `struct driver` and NAME, include this file, and then define what is declared under "The back
- * end".
+ * How one waits, receives and sends is up to the back end, c_epoll.c or c_uring.c. It defines NAME
+ * and `struct driver`, includes this file, and defines what is declared below.
  */
 
 #include <arpa/inet.h>
@@ -41,7 +39,7 @@ struct client {
     int fd;
     int lost;              /* errno of the send that failed: it takes no more */
     uint32_t place;        /* in `clients` */
-    bool spoke;            /* in this turn */
+    bool in_log;           /* some of it is its own */
     bool pending;          /* whole lines in the in-buffer: its turn ended before they did */
     bool queued;           /* in `ready` */
     bool eof;              /* it has sent its last; it leaves when nothing waits for it */
@@ -75,7 +73,7 @@ static bool newcomers;         /* somebody waits in the backlog */
 static struct list clients;
 static struct list ready;      /* those who have something to handle */
 static struct list endings;    /* those to look at when everyone has been told */
-static struct buffer said;     /* the log of this turn */
+static struct buffer turn_log; /* what is said in this turn */
 static struct part *parts;
 static size_t parts_size, parts_capacity;
 
@@ -103,7 +101,7 @@ static void release_client(struct client *client);
 static void push(struct list *list, struct client *client)
 {
     if (list->size == list->capacity)
-        list->items = grown(list->items, &list->capacity, list->size + 1, sizeof *list->items);
+        list->items = grow(list->items, &list->capacity, list->size + 1, sizeof *list->items);
     list->items[list->size++] = client;
 }
 
@@ -145,7 +143,7 @@ static bool refill(struct client *client)
 {
     if (client->sent == client->out.size) {
         free(client->out.data);
-        client->out = taken(&client->more);
+        client->out = take(&client->more);
         client->sent = 0;
     }
     return client->out.size;
@@ -175,11 +173,11 @@ static void note(struct client *client)
 {
     if (!parts_size || parts[parts_size - 1].client != client) {
         if (parts_size == parts_capacity)
-            parts = grown(parts, &parts_capacity, parts_size + 1, sizeof *parts);
+            parts = grow(parts, &parts_capacity, parts_size + 1, sizeof *parts);
         parts[parts_size++].client = client;
     }
-    parts[parts_size - 1].end = said.size;
-    client->spoke = true;
+    parts[parts_size - 1].end = turn_log.size;
+    client->in_log = true;
 }
 
 static void give_without_own(struct client *client)
@@ -189,7 +187,7 @@ static void give_without_own(struct client *client)
 
     for (size_t i = 0; i < parts_size; start = parts[i++].end)
         if (parts[i].client != client)
-            append(&others, said.data + start, parts[i].end - start);
+            append(&others, turn_log.data + start, parts[i].end - start);
     if (others.size && !client->lost && !client->dropped)
         keep(client, others.data, others.size);
     release(&others);
@@ -198,18 +196,18 @@ static void give_without_own(struct client *client)
 /* Tell everyone what the others have said. */
 static void tell(void)
 {
-    if (!said.size)
+    if (!turn_log.size)
         return;
     for (size_t i = 0; i < clients.size; i++)
-        if (!clients.items[i]->spoke)
-            give(clients.items[i], said.data, said.size);
+        if (!clients.items[i]->in_log)
+            give(clients.items[i], turn_log.data, turn_log.size);
     for (size_t i = 0; i < parts_size; i++) {
-        if (parts[i].client->spoke)
+        if (parts[i].client->in_log)
             give_without_own(parts[i].client);
-        parts[i].client->spoke = false;
+        parts[i].client->in_log = false;
     }
     parts_size = 0;
-    said.size = 0;
+    turn_log.size = 0;
 }
 
 /* One line, without its "\n". */
@@ -219,11 +217,11 @@ static void say(struct client *client, const char *line, size_t size)
         size--;
     if (!size)
         return;
-    append(&said, client->prefix, client->prefix_size);
-    append_text(&said, line, size);
-    append(&said, "\n", 1);
+    append(&turn_log, client->prefix, client->prefix_size);
+    append_text(&turn_log, line, size);
+    append(&turn_log, "\n", 1);
     note(client);
-    if (each_message || said.size >= LOG_SIZE) {
+    if (each_message || turn_log.size >= LOG_SIZE) {
         tell();
         settle();
     }
@@ -297,7 +295,7 @@ static size_t handle_ready(void)
         if (!may_handle(client))
             continue;
         if (client->pending) { /* the lines that an earlier turn had no time for */
-            struct buffer lines = taken(&client->in);
+            struct buffer lines = take(&client->in);
             handle(client, lines.data, lines.size);
             free(lines.data);
         } else {

@@ -13,7 +13,8 @@ What it is. Two rings in memory that the kernel and we both see. Into the submis
     them and moves the head. Into the completion queue the kernel writes 16 bytes for each that is
     done, our user_data, the result and flags, and then its tail; we take them and move the head.
     io_uring_enter(2) says: take so many, and return when so many have completed. So one call hands
-    over all the sends of a turn and waits for the next message.
+    over all the sends of a turn and waits for the next message. A submission that is wrong
+    completes with an error; with SUBMIT_ALL those behind it are taken all the same.
 
 What it saves. Not the sends: a submission that can be done at once is done inside the call, by the
     same function that sendto(2) ends in, and a send on loopback costs what it costs. What is gone
@@ -39,7 +40,8 @@ Multishot. A receive with RECV_MULTISHOT is submitted once and completes for eve
     fills, up to 32 times in one call. IORING_CQE_F_MORE says that it goes on. Without it it is
     over, and must be armed again if more is wanted: after EOF and errors, after a cancel, when no
     buffer was left (ENOBUFS), and when the completion queue was full. Nothing is lost in any of
-    these. A budget cannot be given to it: who gets more than its turn takes is cancelled.
+    these. Bytes and the EOF behind them are two completions, though they came in one packet. A
+    budget cannot be given to it: who gets more than its turn takes is cancelled.
 
 Skipped completions. IOSQE_CQE_SKIP_SUCCESS leaves out the completion of what succeeds, and a room
     of a thousand that takes everything completes nothing. The trap: a send that was cut short is a
@@ -62,10 +64,19 @@ O_NONBLOCK. An operation on such a descriptor does not wait, it fails with EAGAI
     accept(2) returns are blocking, and stay so. Poll requests do not care.
 
 Overflow. More completions than the queue takes are kept by the kernel, and follow with the next
-    call; multishot requests end over it.
+    call; multishot requests end over it. When the kernel has no memory for a request, or no place
+    for a completion, the call fails (EAGAIN, EBUSY) and has taken nothing: completions are to be
+    taken, or if there are none waited for, before it is tried again.
+
+Accept. IORING_OP_ACCEPT can be multishot, too. It gives no address, and it goes on accepting when
+    there is no place. So the listener is polled, and the acceptor is the one of the other loops.
 
 Signals. One that comes while the call waits ends it: EINTR, or the number of submissions taken. One
     that comes just before does not, which is what the wakeup descriptor is for, as with epoll.
+
+What is not used. A descriptor that is registered with the ring need not be looked up, which is a
+    small part of a send. A send without a copy (SEND_ZC) completes twice and pins its memory, which
+    costs more than copying a chat line. SQPOLL saves the call itself, and keeps a processor busy.
 
 Whether it is there. Kernels before 6.1 refuse the flags (EINVAL). kernel.io_uring_disabled refuses
     everybody (2) or those without a right to it (1), and seccomp filters of containers commonly do

@@ -19,9 +19,6 @@ from lowlevel.uring.buffers import Buffers
 from lowlevel.uring.ring import (
     ASYNC_CANCEL,
     BUFFER_SELECT,
-    CANCEL_ALL,
-    CANCEL_ANY,
-    CANCEL_FD,
     CLOSE,
     F_BUFFER,
     F_MORE,
@@ -108,9 +105,13 @@ class Completions:
     def close(self) -> None:
         """Cancel everything, and let go of every socket before the process ends: what is left to
         the kernel's own tidying up holds the port for a while."""
-        self._owners.clear()
-        self._polls.clear()
-        self.ring.queue(sqe(ASYNC_CANCEL, -1, OTHER, operation_flags=CANCEL_ALL | CANCEL_ANY))
+        for keys, kind in (
+            (self._polled, POLL),
+            (self._owners, RECEIVE),
+            (self._out_buffers, OUT_BUFFER),
+        ):
+            for key in keys:
+                self._cancel(key << KIND_BITS | kind)
         while True:
             self.ring.wait(0)
             if not self.ring.take() and not self.ring.pending:
@@ -147,11 +148,10 @@ class Completions:
         needed: a receive that is armed holds the connection, and no FIN is sent."""
         del self._owners[key]
         self._ready.pop(fd, None)
-        flags = CANCEL_ALL | CANCEL_FD
-        self.ring.queue(
-            sqe(ASYNC_CANCEL, fd, OTHER, operation_flags=flags, flags=SKIP_SUCCESS)
-            + sqe(CLOSE, fd, OTHER, flags=SKIP_SUCCESS)
-        )
+        self._cancel(key << KIND_BITS | RECEIVE)
+        if key in self._out_buffers:
+            self._cancel(key << KIND_BITS | OUT_BUFFER)
+        self.ring.queue(sqe(CLOSE, fd, OTHER, flags=SKIP_SUCCESS))
 
     def settle(self) -> None:
         """Let the kernel do what is queued, and tell those who fell short."""
@@ -166,6 +166,8 @@ class Completions:
         self.ring.queue(sqe(POLL_ADD, fd, key << KIND_BITS | POLL, operation_flags=interest))
 
     def _cancel(self, user_data: int) -> None:
+        """What has this user_data, for which the kernel has a table. Asked for all that is under
+        way, or for all of one descriptor, it walks through everything, once for each."""
         self.ring.queue(sqe(ASYNC_CANCEL, -1, OTHER, address=user_data, flags=SKIP_SUCCESS))
 
     def _complete(self, completions: List[Completion]) -> None:

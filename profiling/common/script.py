@@ -65,7 +65,7 @@ def parser(text: str | None, default: str = "") -> argparse.ArgumentParser:
     if default:
         add = options.add_argument
         add("names", nargs="*", type=known, metavar="NAME", help=f"default: {default}")
-        add("--cmd", action="append", default=[], type=with_port, help="of another; with {port}")
+        add("--cmd", action="append", default=[], type=with_port, help="another one, with {port}")
     return options
 
 

@@ -21,6 +21,7 @@ import signal
 import subprocess
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
@@ -51,21 +52,25 @@ class Seen(NamedTuple):
     around: float
 
 
-class Perf:
+class Perf(ExitStack):
     """perf record on a process, from now until interrupt(), where perf is there."""
 
     def __init__(self, pid: int, rate: int, folder: Path):
+        super().__init__()
         self._data = folder / "perf.data"
         self._process = None
         if shutil.which("perf"):
             command = ["perf", "record", "-q", "-e", "cpu-clock", "-F", str(rate), "-B", "-N"]
             command += ["--call-graph", "dwarf,16384", "-p", str(pid), "-o", str(self._data)]
-            self._process = subprocess.Popen(
-                starter(signum=signal.SIGKILL, parent=os.getpid(), session=True) + command,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
+            self._process = self.enter_context(
+                subprocess.Popen(
+                    starter(signum=signal.SIGKILL, parent=os.getpid(), session=True) + command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                )
             )
+            self.callback(self._process.kill)
 
     def interrupt(self) -> None:
         """It writes its file on SIGINT, and not on SIGKILL."""
@@ -77,7 +82,7 @@ class Perf:
         if not self._process:
             return "perf is not installed (apt-get install linux-perf)"
         has_ended(self._process.pid, DEADLINE)
-        self.__exit__()
+        self.close()
         done = subprocess.run(
             ["perf", "script", "-i", str(self._data), "-F", "ip,sym", "--no-inline"],
             capture_output=True,
@@ -88,14 +93,6 @@ class Perf:
         if done.returncode:
             return "perf recorded nothing (kernel.perf_event_paranoid, CAP_PERFMON)"
         return shares(done.stdout)
-
-    def __enter__(self) -> Perf:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self._process:
-            self._process.kill()
-            self._process.wait()
 
 
 def shares(script: str) -> dict[str, Seen] | str:

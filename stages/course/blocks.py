@@ -74,6 +74,11 @@ def cpu(workload: str, server: str) -> str:
     return f"{number(median('cpu_us', workload, server))} µs"
 
 
+def room_size(server: str) -> int:
+    """The size of a room whose members' lines, one of each, take a second; to the hundred."""
+    return int((1e6 / median("cpu_us", "lock-step 100", server)) ** 0.5 / 100) * 100
+
+
 def ratio(workload: str, server: str, reference: str) -> str:
     """CPU time per delivery over that of another server: the median of the rounds' ratios."""
     pair = (workload, server), (workload, reference)

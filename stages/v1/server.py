@@ -34,7 +34,6 @@ MEMORY_RESERVE = 1 << 23  # bytes of address space that no newcomer's thread get
 RESERVE = 16  # descriptors that no client gets: the log, a library, an operator need some
 NO_RESOURCES = (EMFILE, ENFILE, ENOBUFS, ENOMEM)  # what accept() may fail for
 ACCEPT_PAUSE = 0.2  # seconds without accept() after it failed for want of descriptors
-STOP_PATIENCE = 1.0  # seconds for the threads to end; a stuck stdout may hold them
 FULL = b"servidor lleno\n"
 TOO_LONG = "línea demasiado larga"
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -52,17 +51,12 @@ def next_line(in_buffer: bytearray) -> Optional[bytes]:
     return line
 
 
-def text_of(line: bytes) -> str:
-    """The text of a line: a "\\r" before the "\\n" is not part of it, invalid UTF-8 is U+FFFD."""
-    return (line[:-1] if line.endswith(b"\r") else line).decode("utf-8", "replace")
-
-
 class Server:
-    """dup(), mmap() and the thread `first` are for a process that runs out of things. accept(2)
-    takes its descriptor before it waits: it may be one of the last, though lower ones have become
-    free. A thread may find a stack but no memory for its first steps: it dies before it reports,
-    and start() waits for ever. And in Python 3.8 a thread ends with the help of libgcc_s, which
-    the C library loads for the first one, or aborts."""
+    """Three steps are for a process that runs out of things. dup(): accept(2) takes its descriptor
+    before it waits, which may be one of the last although lower ones have become free. mmap(): a
+    thread that finds a stack, but no memory for its first steps, dies before it reports, and
+    start() waits for ever. Thread(target=int): in Python 3.8 a thread ends with the help of
+    libgcc_s, which the C library loads for the first one, or aborts."""
 
     def __init__(self, listener: socket.socket, limit: int, quiet: bool):
         self.listener = listener
@@ -86,8 +80,7 @@ class Server:
                 sock, addr = self.listener.accept()
             except (OSError, MemoryError) as error:
                 if getattr(error, "errno", ENOMEM) in NO_RESOURCES:
-                    # The newcomer stays in the backlog. Without a pause accept() would fail at
-                    # once, for nothing, for ever.
+                    # The newcomer stays in the backlog. Without a pause this would spin.
                     self.say_full(str(error))
                     time.sleep(ACCEPT_PAUSE)
                 continue  # else EINVAL, at the stop; or an error of the newcomer's connection
@@ -112,9 +105,8 @@ class Server:
                 self.full = False
 
     def refuse(self, sock: socket.socket, reason: str) -> None:
-        with suppress(OSError):
+        with sock, suppress(OSError):
             sock.send(FULL)  # an empty send buffer takes these few bytes at once
-        sock.close()
         self.say_full(reason)
 
     def say_full(self, reason: str) -> None:
@@ -147,7 +139,7 @@ class Server:
             self.disconnect(sock, name, reason)
 
     def handle(self, name: str, line: bytes) -> None:
-        text = text_of(line)
+        text = (line[:-1] if line.endswith(b"\r") else line).decode("utf-8", "replace")
         if text:
             self.log(f"{name} dice: {text}")
 
@@ -163,9 +155,7 @@ class Server:
         # sigwait(): none can come between a check and a blocking call and be slept over.
         signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
         threading.stack_size(STACK_SIZE)
-        first = threading.Thread(target=int)
-        first.start()
-        first.join()
+        threading.Thread(target=int).start()
         acceptor = threading.Thread(target=self.accept, daemon=True)
         acceptor.start()
         say(f"Servidor {NAME} iniciado en {self.listener.getsockname()}")
@@ -175,75 +165,68 @@ class Server:
     def stop(self, acceptor: threading.Thread) -> None:
         """Wake every thread and see it end. close() would wake nobody: a blocked call holds on
         to the socket; shutdown() makes accept() fail with EINVAL and recv() return EOF."""
-        deadline = time.monotonic() + STOP_PATIENCE
+        signal.alarm(1)  # a second later the process ends, whatever holds it up
         self.stopping = True
         self.listener.shutdown(socket.SHUT_RDWR)
-        acceptor.join(STOP_PATIENCE)
+        acceptor.join()
         with self.lock:
             clients = dict(self.clients)
         for sock in clients:
             with suppress(OSError):  # its thread was faster
                 sock.shutdown(socket.SHUT_RDWR)
         for thread in clients.values():
-            thread.join(max(0, deadline - time.monotonic()))
-        self.listener.close()
+            thread.join()
 
 
 # --- The same in every stage: the log, the limits, the listener, the command line -----------------
 
 STDOUT, STDERR = 1, 2
-OWN = 16  # descriptors that a server of any kind needs for itself
 failed_streams: Set[int] = set()
 
 
 def say(line: str, stream: int = STDOUT) -> None:
     """Write one line to a standard stream, by write(2) itself: no buffer holds it back, or fails
     once more at exit. EPIPE or ENOSPC cost this line, and stderr hears of it once."""
-    encoding = getattr(sys.stdout if stream == STDOUT else sys.stderr, "encoding", "utf-8")
-    data = f"{line}\n".encode(encoding, "backslashreplace")
-    try:
-        while data:
-            try:
-                data = data[os.write(stream, data) :]
-            except BlockingIOError:  # a pipe that its other user made non-blocking
-                select.select([], [stream], [])
-    except OSError as error:
-        if stream not in failed_streams:
-            failed_streams.add(stream)
-            say(f"No se puede escribir el registro: {error.strerror}", STDERR)
+    data = f"{line}\n".encode(getattr(sys.stdout, "encoding", "utf-8"), "backslashreplace")
+    while data:
+        try:
+            data = data[os.write(stream, data) :]
+        except BlockingIOError:  # a pipe that its other user made non-blocking
+            select.select([], [stream], [])
+        except OSError as error:
+            if stream not in failed_streams:
+                failed_streams.add(stream)
+                say(f"No se puede escribir el registro: {error.strerror}", STDERR)
+            return
 
 
 def visible(text: str) -> str:
     """Escape what a terminal would obey or hide, as `\\x1b` or `\\u202e`."""
-    if text.isprintable():
-        return text
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+    escaped = (char if char.isprintable() else repr(char)[1:-1] for char in text)
+    return text if text.isprintable() else "".join(escaped)
 
 
-def raise_descriptor_limit() -> int:
-    """Raise the soft limit on descriptors to the hard one, getrlimit(2), and return it."""
+def prepare_process() -> int:
+    """What comes before the first socket. Returns how many descriptors there may be."""
     import resource  # only here: elsewhere than on Unix main() must get to its clear line
 
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback before run() takes over
+    # The alarm of a stop. A write(2) that blocks is taken up again, PEP 475, but after the handler.
+    signal.signal(signal.SIGALRM, lambda signum, frame: os._exit(0))
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= STDERR:
+        pass  # no socket may get the number of a stream that was closed at the start
+    os.close(fd)
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with suppress(OSError, ValueError):  # a hard limit above fs.nr_open
+    with suppress(ValueError):  # EPERM: a hard limit above fs.nr_open
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
-def reserve_standard_streams() -> None:
-    """Put /dev/null where 0, 1 or 2 was closed at the start: no socket may get their numbers."""
-    while (fd := os.open(os.devnull, os.O_RDWR)) <= STDERR:
-        pass
-    os.close(fd)
-
-
 def listen(host: str, port: int) -> socket.socket:
     """A socket that listens on the first address of `host`. OSError, UnicodeError: cannot."""
-    infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    family, kind, proto, _, addr = infos[0]
+    family, kind, proto, _, addr = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     listener = socket.socket(family, kind, proto)
-    # Connections of an earlier run may linger in TIME_WAIT; they must not keep the port.
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # in spite of TIME_WAIT
     # Linux hands these on to every accepted socket: a peer that vanished is found out, and a small
     # message does not wait for the acknowledgement of the one before (Nagle).
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -267,22 +250,20 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def main(args: argparse.Namespace) -> Optional[str]:
-    """Serve. Returns why it cannot, for sys.exit()."""
+def main(args: argparse.Namespace) -> None:
+    """Serve. SystemExit: it cannot, and why."""
     if sys.platform != "linux":
-        return "sock_chat solo funciona en Linux"
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback before run() takes over
-    reserve_standard_streams()
-    limit = raise_descriptor_limit()
-    if limit < RESERVE + OWN:
-        return f"El límite de {limit} descriptores no deja sitio a nadie"
+        sys.exit("sock_chat solo funciona en Linux")
+    limit = prepare_process()
+    if limit < 2 * RESERVE:
+        sys.exit(f"El límite de {limit} descriptores no deja sitio a nadie")
     try:
         listener = listen(args.host, args.port)
     except (OSError, UnicodeError) as error:
-        return f"No se puede escuchar en {(args.host, args.port)}: {error}"
+        sys.exit(f"No se puede escuchar en {(args.host, args.port)}: {error}")
     Server(listener, limit, args.quiet).run()
-    return None
+    signal.alarm(0)
 
 
 if __name__ == "__main__":
-    sys.exit(main(parse_args()))
+    main(parse_args())

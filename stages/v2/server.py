@@ -7,14 +7,10 @@ Changed since v1: the threads are gone, and with them the locks. What a thread k
     Changed: Server(), log() and say_full() have no lock; accept() ends when nobody waits;
     receive() is one turn and never blocks; handle() and disconnect() take a Client; run() is the
     event loop; in stop() a signal only sets a flag.
-    New: Client(), the state of a connection between events; turn().
-    Gone: nothing.
+    New: Client(), the state of a connection between events; turn(). Gone: nothing.
 Cost per message: 1 select + 1 recvfrom + 1 write (the log), whatever N.
-Cost of an idle client: no wakeup; a Client object, and its share of the set that every
-    select() hands to the kernel and walks through.
-Breaks when: a descriptor reaches FD_SETSIZE, 1024
-    (tests/contract/test_limits.py::test_1100_clients); and long before, each idle client makes
-    every turn a little longer.
+Cost of an idle client: no wakeup; a Client, and its share of the set that select() walks through.
+Breaks when: a descriptor reaches FD_SETSIZE (tests/contract/test_limits.py::test_1100_clients).
 Next: v3 lets everybody hear what is said.
 Try: python3 stages/v2/server.py, and in another terminal: python3 stages/v2/client.py
 """
@@ -56,11 +52,6 @@ def next_line(in_buffer: bytearray) -> Optional[bytes]:
     return line
 
 
-def text_of(line: bytes) -> str:
-    """The text of a line: a "\\r" before the "\\n" is not part of it, invalid UTF-8 is U+FFFD."""
-    return (line[:-1] if line.endswith(b"\r") else line).decode("utf-8", "replace")
-
-
 class Client:
     """What a thread kept on its stack in v1: the state of a connection between two events."""
 
@@ -93,14 +84,13 @@ class Server:
             try:
                 sock, addr = self.listener.accept()
             except OSError as error:
-                if error.errno not in NO_RESOURCES:
-                    return  # EAGAIN; or an error of the newcomer's connection, accept(2)
-                # The newcomer stays in the backlog, the listener stays readable. Without a pause
-                # select() would return at once, for nothing, for ever.
-                self.readers.discard(self.listener)
-                self.accept_again = time.monotonic() + ACCEPT_PAUSE
-                self.say_full(str(error))
-                return
+                if error.errno in NO_RESOURCES:
+                    # The newcomer stays in the backlog, the listener stays readable. Without a
+                    # pause select() would return at once, for nothing, for ever.
+                    self.readers.discard(self.listener)
+                    self.accept_again = time.monotonic() + ACCEPT_PAUSE
+                    self.say_full(str(error))
+                return  # else EAGAIN; or an error of the newcomer's connection, accept(2)
             if sock.fileno() >= self.limit:
                 self.refuse(sock, f"no quedan descriptores por debajo del {self.limit}")
                 continue
@@ -111,9 +101,8 @@ class Server:
             self.log(f"Cliente conectado: {client.name}")
 
     def refuse(self, sock: socket.socket, reason: str) -> None:
-        with suppress(OSError):
+        with sock, suppress(OSError):
             sock.send(FULL)  # an empty send buffer takes these few bytes at once
-        sock.close()
         self.say_full(reason)
 
     def say_full(self, reason: str) -> None:
@@ -140,7 +129,7 @@ class Server:
             self.disconnect(client, TOO_LONG)
 
     def handle(self, client: Client, line: bytes) -> None:
-        text = text_of(line)
+        text = (line[:-1] if line.endswith(b"\r") else line).decode("utf-8", "replace")
         if text:
             self.log(f"{client.name} dice: {text}")
 
@@ -163,21 +152,19 @@ class Server:
         say(f"Servidor {NAME} iniciado en {self.listener.getsockname()}")
         while not self.stopping:
             self.turn()
-        signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # no handler outlives the end
         for client in list(self.clients.values()):
             self.disconnect(client)
-        self.listener.close()
 
     def stop(self, signum: int, frame: Any) -> None:
         self.stopping = True
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # no handler outlives the end
+        signal.alarm(1)  # a second later the process ends, whatever holds it up
 
     def turn(self) -> None:
         """Wait, then give everyone who is ready one turn."""
         timeout = None if self.listener in self.readers else ACCEPT_PAUSE
         readable, _, _ = select.select(self.readers, [], [], timeout)
         for sock in readable:
-            if self.stopping:
-                return
             if sock in self.clients:
                 self.receive(self.clients[sock])
         if time.monotonic() >= self.accept_again:
@@ -189,58 +176,52 @@ class Server:
 # --- The same in every stage: the log, the limits, the listener, the command line -----------------
 
 STDOUT, STDERR = 1, 2
-OWN = 16  # descriptors that a server of any kind needs for itself
 failed_streams: Set[int] = set()
 
 
 def say(line: str, stream: int = STDOUT) -> None:
     """Write one line to a standard stream, by write(2) itself: no buffer holds it back, or fails
     once more at exit. EPIPE or ENOSPC cost this line, and stderr hears of it once."""
-    encoding = getattr(sys.stdout if stream == STDOUT else sys.stderr, "encoding", "utf-8")
-    data = f"{line}\n".encode(encoding, "backslashreplace")
-    try:
-        while data:
-            try:
-                data = data[os.write(stream, data) :]
-            except BlockingIOError:  # a pipe that its other user made non-blocking
-                select.select([], [stream], [])
-    except OSError as error:
-        if stream not in failed_streams:
-            failed_streams.add(stream)
-            say(f"No se puede escribir el registro: {error.strerror}", STDERR)
+    data = f"{line}\n".encode(getattr(sys.stdout, "encoding", "utf-8"), "backslashreplace")
+    while data:
+        try:
+            data = data[os.write(stream, data) :]
+        except BlockingIOError:  # a pipe that its other user made non-blocking
+            select.select([], [stream], [])
+        except OSError as error:
+            if stream not in failed_streams:
+                failed_streams.add(stream)
+                say(f"No se puede escribir el registro: {error.strerror}", STDERR)
+            return
 
 
 def visible(text: str) -> str:
     """Escape what a terminal would obey or hide, as `\\x1b` or `\\u202e`."""
-    if text.isprintable():
-        return text
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+    escaped = (char if char.isprintable() else repr(char)[1:-1] for char in text)
+    return text if text.isprintable() else "".join(escaped)
 
 
-def raise_descriptor_limit() -> int:
-    """Raise the soft limit on descriptors to the hard one, getrlimit(2), and return it."""
+def prepare_process() -> int:
+    """What comes before the first socket. Returns how many descriptors there may be."""
     import resource  # only here: elsewhere than on Unix main() must get to its clear line
 
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback before run() takes over
+    # The alarm of a stop. A write(2) that blocks is taken up again, PEP 475, but after the handler.
+    signal.signal(signal.SIGALRM, lambda signum, frame: os._exit(0))
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= STDERR:
+        pass  # no socket may get the number of a stream that was closed at the start
+    os.close(fd)
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with suppress(OSError, ValueError):  # a hard limit above fs.nr_open
+    with suppress(ValueError):  # EPERM: a hard limit above fs.nr_open
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
-def reserve_standard_streams() -> None:
-    """Put /dev/null where 0, 1 or 2 was closed at the start: no socket may get their numbers."""
-    while (fd := os.open(os.devnull, os.O_RDWR)) <= STDERR:
-        pass
-    os.close(fd)
-
-
 def listen(host: str, port: int) -> socket.socket:
     """A socket that listens on the first address of `host`. OSError, UnicodeError: cannot."""
-    infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    family, kind, proto, _, addr = infos[0]
+    family, kind, proto, _, addr = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     listener = socket.socket(family, kind, proto)
-    # Connections of an earlier run may linger in TIME_WAIT; they must not keep the port.
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # in spite of TIME_WAIT
     # Linux hands these on to every accepted socket: a peer that vanished is found out, and a small
     # message does not wait for the acknowledgement of the one before (Nagle).
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -264,22 +245,20 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def main(args: argparse.Namespace) -> Optional[str]:
-    """Serve. Returns why it cannot, for sys.exit()."""
+def main(args: argparse.Namespace) -> None:
+    """Serve. SystemExit: it cannot, and why."""
     if sys.platform != "linux":
-        return "sock_chat solo funciona en Linux"
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback before run() takes over
-    reserve_standard_streams()
-    limit = raise_descriptor_limit()
-    if limit < RESERVE + OWN:
-        return f"El límite de {limit} descriptores no deja sitio a nadie"
+        sys.exit("sock_chat solo funciona en Linux")
+    limit = prepare_process()
+    if limit < 2 * RESERVE:
+        sys.exit(f"El límite de {limit} descriptores no deja sitio a nadie")
     try:
         listener = listen(args.host, args.port)
     except (OSError, UnicodeError) as error:
-        return f"No se puede escuchar en {(args.host, args.port)}: {error}"
+        sys.exit(f"No se puede escuchar en {(args.host, args.port)}: {error}")
     Server(listener, limit, args.quiet).run()
-    return None
+    signal.alarm(0)
 
 
 if __name__ == "__main__":
-    sys.exit(main(parse_args()))
+    main(parse_args())

@@ -1,21 +1,16 @@
 #!/usr/bin/env python3
 """v3: a chat room on select(), one thread for everybody.
 
-Who waits, for what: one thread, in select(), for the first of: a newcomer, a line, space in
-    a send buffer, a signal.
+Who waits, for what: one thread, in select(), for a newcomer, a line, space to send, a signal.
 Changed since v2: clients hear each other, and nobody waits for one that does not read.
     Changed: Client() has an out-buffer, Server() the sets for it; receive() counts the sends it
     causes, and may stop before all lines are handled; handle() broadcasts; turn() asks about
     writability, too, and comes back to those lines; disconnect() forgets them.
     New: broadcast(), send(), try_send() and flush(), the way out; set_interest(), who is asked
-    about what; end(), which keeps a client at EOF until it has all that waits for it.
-    Gone: nothing.
+    about what. Gone: nothing.
 Cost per message: 1 select + 1 recvfrom + (N-1) sendto, with N clients in the room.
-Cost of an idle client: no wakeup; a Client object, and its share of the set that every
-    select() hands to the kernel and walks through.
-Breaks when: a descriptor reaches FD_SETSIZE, 1024
-    (tests/contract/test_limits.py::test_1100_clients); and long before, each idle client makes
-    every turn a little longer.
+Cost of an idle client: no wakeup; a Client, and its share of the set that select() walks through.
+Breaks when: a descriptor reaches FD_SETSIZE (tests/contract/test_limits.py::test_1100_clients).
 Next: v4 leaves readiness to asyncio, which uses epoll: an idle client costs a turn nothing.
 Try: python3 stages/v3/server.py, and in two other terminals: python3 stages/v3/client.py
 """
@@ -61,11 +56,6 @@ def next_line(in_buffer: bytearray) -> Optional[bytes]:
     return line
 
 
-def text_of(line: bytes) -> str:
-    """The text of a line: a "\\r" before the "\\n" is not part of it, invalid UTF-8 is U+FFFD."""
-    return (line[:-1] if line.endswith(b"\r") else line).decode("utf-8", "replace")
-
-
 class Client:
     """What a thread kept on its stack in v1: the state of a connection between two events."""
 
@@ -89,7 +79,8 @@ class Server:
         # soon as it is closed, and an event of this turn must not reach its next owner.
         self.readers: Set[socket.socket] = {listener}
         self.writers: Set[socket.socket] = set()
-        self.requeued: Set[socket.socket] = set()  # their turn ended before their lines did
+        self.requeued: Dict[socket.socket, Client] = {}  # the budget ended before their lines did
+        self.budget = READ_SIZE  # what is left of the turn
         self.accept_again = 0.0
         self.full = False
         self.stopping = False
@@ -103,14 +94,13 @@ class Server:
             try:
                 sock, addr = self.listener.accept()
             except OSError as error:
-                if error.errno not in NO_RESOURCES:
-                    return  # EAGAIN; or an error of the newcomer's connection, accept(2)
-                # The newcomer stays in the backlog, the listener stays readable. Without a pause
-                # select() would return at once, for nothing, for ever.
-                self.readers.discard(self.listener)
-                self.accept_again = time.monotonic() + ACCEPT_PAUSE
-                self.say_full(str(error))
-                return
+                if error.errno in NO_RESOURCES:
+                    # The newcomer stays in the backlog, the listener stays readable. Without a
+                    # pause select() would return at once, for nothing, for ever.
+                    self.readers.discard(self.listener)
+                    self.accept_again = time.monotonic() + ACCEPT_PAUSE
+                    self.say_full(str(error))
+                return  # else EAGAIN; or an error of the newcomer's connection, accept(2)
             if sock.fileno() >= self.limit:
                 self.refuse(sock, f"no quedan descriptores por debajo del {self.limit}")
                 continue
@@ -121,9 +111,8 @@ class Server:
             self.log(f"Cliente conectado: {client.name}")
 
     def refuse(self, sock: socket.socket, reason: str) -> None:
-        with suppress(OSError):
+        with sock, suppress(OSError):
             sock.send(FULL)  # an empty send buffer takes these few bytes at once
-        sock.close()
         self.say_full(reason)
 
     def say_full(self, reason: str) -> None:
@@ -133,45 +122,35 @@ class Server:
             say(f"Servidor lleno: {reason}")
 
     def receive(self, client: Client) -> None:
-        """One turn of one client: READ_SIZE bytes, or fewer when their sends weigh more."""
-        if client.sock in self.readers:
-            try:
-                data = client.sock.recv(READ_SIZE)
-            except BlockingIOError:
-                return
-            except OSError:  # ECONNRESET, ETIMEDOUT: an unfinished line stays unsaid
-                self.disconnect(client)
-                return
-            if not data:
-                self.end(client)
-                return
-            client.in_buffer += data
-        elif client.sock not in self.requeued:
-            return  # since select() looked, too much has come to wait for it
-        budget = READ_SIZE
+        """Handle what it says, or as much of it as the budget allows. A line that comes alone is
+        handled in any case, and does not queue up with those of a flood."""
+        requeued = self.requeued.pop(client.sock, None)
         try:
-            while budget > 0 and (line := next_line(client.in_buffer)) is not None:
+            data = b"" if requeued else client.sock.recv(READ_SIZE)
+            client.in_buffer += data
+            while self.budget > 0 or client.in_buffer.count(b"\n") < 2:
+                line = next_line(client.in_buffer)
+                if line is None:
+                    break
                 sends = self.handle(client, line)
-                budget -= max(len(line) + 1, SEND_COST * sends)
+                self.budget -= max(len(line) + 1, SEND_COST * sends)
+            if b"\n" in client.in_buffer:
+                self.requeued[client.sock] = client
+            elif not data and not requeued:  # EOF: the last line needs no newline
+                client.eof = True
+                if client.lost is None or isinstance(client.lost, BrokenPipeError):
+                    self.handle(client, bytes(client.in_buffer))
+                self.flush(client)
+        except BlockingIOError:
+            pass
+        except OSError:  # ECONNRESET, ETIMEDOUT: an unfinished line stays unsaid
+            self.disconnect(client)
         except ValueError:
             self.disconnect(client, TOO_LONG)
-            return
-        if budget <= 0 or client.sock in self.requeued:
-            self.set_interest(client)
-
-    def end(self, client: Client) -> None:
-        """EOF: the last line needs no newline, and what waits for the client is still sent."""
-        client.eof = True
-        if client.lost is None or isinstance(client.lost, BrokenPipeError):
-            self.handle(client, bytes(client.in_buffer))
-        if client.out_buffer:
-            self.set_interest(client)  # an EOF stays readable: asked about, it would spin
-        else:
-            self.disconnect(client)
 
     def handle(self, client: Client, line: bytes) -> int:
         """Pass a line on; how many had to be told."""
-        text = text_of(line)
+        text = (line[:-1] if line.endswith(b"\r") else line).decode("utf-8", "replace")
         if not text:
             return 0
         message = f"{client.name} dice: {text}"
@@ -186,17 +165,15 @@ class Server:
 
     def send(self, client: Client, data: bytes) -> None:
         """Send now what the kernel takes now; keep the rest, in order, once."""
-        if client.lost:
-            return
-        if not client.out_buffer:
+        if not client.out_buffer and not client.lost:
             data = data[self.try_send(client, data) :]
-            if not data:
-                return
+        if client.lost or not data:
+            return
         client.out_buffer += data
         if len(client.out_buffer) <= HIGH_WATER:
             self.set_interest(client)
-            return
-        self.flush(client)  # it may have read since select() looked
+        else:
+            self.flush(client)  # it may have read since select() looked
         if len(client.out_buffer) > HIGH_WATER:
             self.disconnect(client, SLOW)
 
@@ -207,9 +184,8 @@ class Server:
         except BlockingIOError:  # the send buffer is full
             return 0
         except OSError as error:
-            # EPIPE: it has closed; ECONNRESET, ETIMEDOUT: the connection broke. Lines that it
-            # sent before may still wait in the receive buffer, so only reading ends it. The error
-            # is told once: a recv() after this one returns EOF in either case.
+            # EPIPE: it has closed; ECONNRESET, ETIMEDOUT: the connection broke. What it has said
+            # is still to be read, so only an EOF ends it, which follows: an error is told once.
             client.lost = error
             return len(data)
 
@@ -224,12 +200,7 @@ class Server:
         """Ask select() about what can be done now and nothing else: level-triggered, it would
         report the rest again and again."""
         may_read = len(client.out_buffer) <= LOW_WATER and not client.eof
-        has_line = b"\n" in client.in_buffer
-        for sockets, wanted in (
-            (self.readers, may_read and not has_line),
-            (self.requeued, may_read and has_line),
-            (self.writers, len(client.out_buffer) > 0),
-        ):
+        for sockets, wanted in ((self.readers, may_read), (self.writers, client.out_buffer)):
             if wanted:
                 sockets.add(client.sock)
             else:
@@ -237,8 +208,9 @@ class Server:
 
     def disconnect(self, client: Client, reason: str = "") -> None:
         del self.clients[client.sock]
-        for sockets in (self.readers, self.requeued, self.writers):
-            sockets.discard(client.sock)
+        self.readers.discard(client.sock)
+        self.writers.discard(client.sock)
+        self.requeued.pop(client.sock, None)
         client.sock.close()
         self.log(f"Cliente desconectado: {client.name}" + (f" ({reason})" if reason else ""))
 
@@ -255,27 +227,31 @@ class Server:
         say(f"Servidor {NAME} iniciado en {self.listener.getsockname()}")
         while not self.stopping:
             self.turn()
-        signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # no handler outlives the end
         for client in list(self.clients.values()):
             self.disconnect(client)
-        self.listener.close()
 
     def stop(self, signum: int, frame: Any) -> None:
         self.stopping = True
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # no handler outlives the end
+        signal.alarm(1)  # a second later the process ends, whatever holds it up
 
     def turn(self) -> None:
         """Wait, then give everyone who is ready one turn."""
+        requeued = [client for sock, client in self.requeued.items() if sock in self.readers]
         pause = None if self.listener in self.readers else ACCEPT_PAUSE
-        timeout = 0 if self.requeued else pause
+        timeout = 0 if requeued else pause
         readable, writable, _ = select.select(self.readers, self.writers, [], timeout)
         for sock in writable:
             if sock in self.clients:
                 self.flush(self.clients[sock])
-        for sock in {*self.requeued, *readable}:
-            if self.stopping:
-                return
-            if sock in self.clients:
+        self.budget = READ_SIZE
+        for sock in readable:
+            if sock in self.clients and sock in self.readers and sock not in self.requeued:
                 self.receive(self.clients[sock])
+        self.budget = READ_SIZE
+        for client in requeued:  # in the order in which their turns ended
+            if self.budget > 0 and client.sock in self.readers:
+                self.receive(client)
         if time.monotonic() >= self.accept_again:
             self.readers.add(self.listener)
         if self.listener in readable:
@@ -285,58 +261,52 @@ class Server:
 # --- The same in every stage: the log, the limits, the listener, the command line -----------------
 
 STDOUT, STDERR = 1, 2
-OWN = 16  # descriptors that a server of any kind needs for itself
 failed_streams: Set[int] = set()
 
 
 def say(line: str, stream: int = STDOUT) -> None:
     """Write one line to a standard stream, by write(2) itself: no buffer holds it back, or fails
     once more at exit. EPIPE or ENOSPC cost this line, and stderr hears of it once."""
-    encoding = getattr(sys.stdout if stream == STDOUT else sys.stderr, "encoding", "utf-8")
-    data = f"{line}\n".encode(encoding, "backslashreplace")
-    try:
-        while data:
-            try:
-                data = data[os.write(stream, data) :]
-            except BlockingIOError:  # a pipe that its other user made non-blocking
-                select.select([], [stream], [])
-    except OSError as error:
-        if stream not in failed_streams:
-            failed_streams.add(stream)
-            say(f"No se puede escribir el registro: {error.strerror}", STDERR)
+    data = f"{line}\n".encode(getattr(sys.stdout, "encoding", "utf-8"), "backslashreplace")
+    while data:
+        try:
+            data = data[os.write(stream, data) :]
+        except BlockingIOError:  # a pipe that its other user made non-blocking
+            select.select([], [stream], [])
+        except OSError as error:
+            if stream not in failed_streams:
+                failed_streams.add(stream)
+                say(f"No se puede escribir el registro: {error.strerror}", STDERR)
+            return
 
 
 def visible(text: str) -> str:
     """Escape what a terminal would obey or hide, as `\\x1b` or `\\u202e`."""
-    if text.isprintable():
-        return text
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+    escaped = (char if char.isprintable() else repr(char)[1:-1] for char in text)
+    return text if text.isprintable() else "".join(escaped)
 
 
-def raise_descriptor_limit() -> int:
-    """Raise the soft limit on descriptors to the hard one, getrlimit(2), and return it."""
+def prepare_process() -> int:
+    """What comes before the first socket. Returns how many descriptors there may be."""
     import resource  # only here: elsewhere than on Unix main() must get to its clear line
 
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback before run() takes over
+    # The alarm of a stop. A write(2) that blocks is taken up again, PEP 475, but after the handler.
+    signal.signal(signal.SIGALRM, lambda signum, frame: os._exit(0))
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= STDERR:
+        pass  # no socket may get the number of a stream that was closed at the start
+    os.close(fd)
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with suppress(OSError, ValueError):  # a hard limit above fs.nr_open
+    with suppress(ValueError):  # EPERM: a hard limit above fs.nr_open
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
-def reserve_standard_streams() -> None:
-    """Put /dev/null where 0, 1 or 2 was closed at the start: no socket may get their numbers."""
-    while (fd := os.open(os.devnull, os.O_RDWR)) <= STDERR:
-        pass
-    os.close(fd)
-
-
 def listen(host: str, port: int) -> socket.socket:
     """A socket that listens on the first address of `host`. OSError, UnicodeError: cannot."""
-    infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    family, kind, proto, _, addr = infos[0]
+    family, kind, proto, _, addr = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     listener = socket.socket(family, kind, proto)
-    # Connections of an earlier run may linger in TIME_WAIT; they must not keep the port.
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # in spite of TIME_WAIT
     # Linux hands these on to every accepted socket: a peer that vanished is found out, and a small
     # message does not wait for the acknowledgement of the one before (Nagle).
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -360,22 +330,20 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def main(args: argparse.Namespace) -> Optional[str]:
-    """Serve. Returns why it cannot, for sys.exit()."""
+def main(args: argparse.Namespace) -> None:
+    """Serve. SystemExit: it cannot, and why."""
     if sys.platform != "linux":
-        return "sock_chat solo funciona en Linux"
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback before run() takes over
-    reserve_standard_streams()
-    limit = raise_descriptor_limit()
-    if limit < RESERVE + OWN:
-        return f"El límite de {limit} descriptores no deja sitio a nadie"
+        sys.exit("sock_chat solo funciona en Linux")
+    limit = prepare_process()
+    if limit < 2 * RESERVE:
+        sys.exit(f"El límite de {limit} descriptores no deja sitio a nadie")
     try:
         listener = listen(args.host, args.port)
     except (OSError, UnicodeError) as error:
-        return f"No se puede escuchar en {(args.host, args.port)}: {error}"
+        sys.exit(f"No se puede escuchar en {(args.host, args.port)}: {error}")
     Server(listener, limit, args.quiet).run()
-    return None
+    signal.alarm(0)
 
 
 if __name__ == "__main__":
-    sys.exit(main(parse_args()))
+    main(parse_args())

@@ -37,7 +37,10 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
 def test_the_ways_to_start_it(how: Sequence[str], tmp_path: Path) -> None:
     """In its own folder; the commands are in the distribution."""
     with subprocess.Popen(
-        [sys.executable, *how, "--port", "0"], cwd=V5, stdout=subprocess.PIPE, text=True
+        [sys.executable, *how, "--port", "0", "--db", str(tmp_path / "chat.db")],
+        cwd=V5,
+        stdout=subprocess.PIPE,
+        text=True,
     ) as process:
         assert process.stdout
         try:
@@ -123,7 +126,7 @@ def test_ipv6(serve: Serve) -> None:
 
 @pytest.mark.parametrize("stream", [">&-", "> /dev/full", "| true"])
 def test_a_stdout_that_fails_costs_its_lines_only(stream: str, tmp_path: Path) -> None:
-    script = f"{sys.executable} {V5}/server.py --port {{port}} {stream}"
+    script = f"{sys.executable} {V5}/server.py --port {{port}} --db :memory: {stream}"
     with Server(f"sh -c 'exec {script}'" if stream != "| true" else f"sh -c '{script}'") as server:
         peer = Guest(server, "ana")
         peer.say("/list")

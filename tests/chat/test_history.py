@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -25,11 +26,13 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
+from benchmarks.harness.server import Server
 from sock_chat import sqlite_log, tails
 from sock_chat.log import Past
 from sock_chat.memory_log import MemoryLog
 from sock_chat.sqlite_log import QUEUE_SIZE, SqliteLog
 from sock_chat.store import Job, Store, StoreError
+from tests.chat.conftest import Guest, Serve
 from tests.chat.speaker import turn
 
 MEMORY_DISK = "/dev/shm" if os.path.isdir("/dev/shm") else None  # nothing waits for a disk
@@ -586,3 +589,80 @@ def test_memory_keeps_nothing() -> None:
         ([str(number) for number in range(100, 300)], True),
         (["299"], False),
     ]
+
+
+# The server
+
+
+def test_history_before_the_greeting_and_after_the_stop(serve: Serve, tmp_path: Path) -> None:
+    server = serve("--db", str(tmp_path / "chat.db"))
+    ana = Guest(server, "ana")
+    ana.say(*map(str, range(60)), "/join cine", "hola", "/list")
+    ana.lines("* En cine: ana.", "* En cine (1): ana")
+    server.stop()
+    assert len(texts_in(tmp_path / "chat.db")) == 61
+    server = serve("--db", str(tmp_path / "chat.db"))
+    bea = Guest(server)
+    bea.say("bea")
+    shown = [bea.line() for _ in range(20)]
+    assert re.fullmatch(r"\[20\d\d-\d\d-\d\d \d\d:\d\d:\d\d\] ana dice: 40", shown[0])
+    assert [line.split()[-1] for line in shown] == list(map(str, range(40, 60)))
+    bea.lines("* Hola, bea. En general: bea.")
+    bea.say("/history")
+    assert [bea.line().split()[-1] for _ in range(50)] == list(map(str, range(10, 60)))
+    bea.say("/join cine")
+    assert bea.line().endswith("] ana dice: hola")
+    bea.lines("* En cine: bea.")
+
+
+def test_a_killed_server_keeps_what_was_said(serve: Serve, tmp_path: Path) -> None:
+    path = tmp_path / "chat.db"
+    with Server("v5", arguments=["--db", str(path)]) as server:
+        ana = Guest(server, "ana")
+        ana.say(*map(str, range(5000)), "/list")
+        ana.lines("* En general (1): ana")
+        deadline = time.monotonic() + 10
+        while len(texts_in(path)) < 5000:
+            assert time.monotonic() < deadline
+        server.kill()
+    server = serve("--db", str(path))
+    bea = Guest(server)
+    bea.say("bea", "/history 200", "hola")
+    assert [bea.line().split()[-1] for _ in range(20)] == list(map(str, range(4980, 5000)))
+    bea.line()
+    assert [bea.line().split()[-1] for _ in range(200)] == list(map(str, range(4800, 5000)))
+    server.stop()
+    positions = [position for position, _ in texts_in(path)]
+    assert positions[:-1] == list(range(1, 5001)) and positions[-1] > 5000
+
+
+@pytest.mark.parametrize(("prepare", "reason"), START_ERRORS.items())
+def test_a_server_whose_database_cannot_be_used_says_so_in_one_line(
+    prepare: Callable[[Path], None], reason: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "folder" / "chat.db"
+    path.parent.mkdir()
+    prepare(path)
+    command = [sys.executable, "stages/v5/server.py", "--port", "0", "--db", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=15)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"No se puede usar {path}: {reason}\n"
+
+
+def test_a_disk_that_refuses_costs_the_room_nothing(serve: Serve, tmp_path: Path) -> None:
+    path = tmp_path / "chat.db"
+    server = serve("--db", str(path), "--quiet")
+    ana, bea = Guest(server, "ana"), Guest(server, "bea")
+    ana.line()
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        ana.say("uno")
+        bea.lines("ana dice: uno")
+        server.log.wait("El historial no se guarda: database is locked".__eq__)
+        carla = Guest(server)
+        carla.say("carla")
+        assert carla.line().endswith("] ana dice: uno")
+        other.execute("COMMIT")
+    server.log.wait("El historial se guarda de nuevo; faltan 0 mensajes.".__eq__)
+    server.stop()
+    assert [text for _, text in texts_in(path)] == ["uno"]

@@ -8,6 +8,7 @@ import pytest
 
 from benchmarks.harness.files import ROOT
 from sock_chat.client.keyboard import secret_start
+from sock_chat.server import CROWDED
 from sock_chat.table import REST, TABLE
 from tests.chat.world import World
 
@@ -36,6 +37,7 @@ def lines() -> set[str]:
     enter("bea", "/nick beatriz")
     enter("bea", "/quit hasta luego")
     enter("1", "ana", "аna", "admin")
+    people[-1].session.refuse(CROWDED)
     people[-1].session.expire()
     ana.session.stop(0.0)
     return {line for client in people for line in client.new()}

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import ast
+import fcntl
+import os
 import resource
+import select
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from contextlib import suppress
 
 import pytest
 
-from benchmarks.harness.server import Server
+from benchmarks.harness.files import ROOT
+from benchmarks.harness.process import DEADLINE
+from benchmarks.harness.server import SERVERS, Server
 from tests.chat.conftest import Guest, Serve
 from tests.support.wire import HIGH_WATER, KERNEL_BUFFERS, PROMPTLY, Peer, refused
 
@@ -185,6 +193,28 @@ def test_a_stop_waits_a_second_for_those_who_do_not_read(server: Server) -> None
     begun = time.monotonic()
     assert server.stop() == 0
     assert time.monotonic() - begun < 2
+
+
+def test_a_stdout_that_takes_nothing_does_not_hold_up_the_stop() -> None:
+    reading, writing = os.pipe()
+    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
+    command = [sys.executable, *SERVERS["v5"], "--port", "0"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=writing) as process:
+        try:
+            ready = os.read(reading, 4096).decode()
+            address = ast.literal_eval(ready.partition(" en ")[2])
+            for _ in range(100):
+                Peer(address).close()
+            deadline = time.monotonic() + DEADLINE
+            while select.select([], [writing], [], 0)[1]:  # until the pipe is full
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(3) == 0
+        finally:
+            process.kill()
+            os.close(reading)
+            os.close(writing)
 
 
 def test_the_log(serve: Serve) -> None:

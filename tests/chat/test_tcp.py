@@ -13,7 +13,7 @@ import uvloop
 
 from sock_chat import tcp
 from sock_chat.config import Config
-from sock_chat.server import Server
+from sock_chat.server import Door, Server
 from sock_chat.system import listen
 
 RUN: dict[str, Callable[[Coroutine[Any, Any, None]], None]] = {
@@ -38,7 +38,9 @@ def drive(request: pytest.FixtureRequest) -> Callable[[Drive], None]:
 
     async def run(test: Drive) -> None:
         listener = listen("127.0.0.1", 0)
-        server = Server(Config(rate=1, burst=5, quiet=True), listener, 1000)
+        server = Server(
+            Config(db=":memory:", rate=1, burst=5, quiet=True), [Door("", listener)], 1000
+        )
         await server.start()
         with socket.create_connection(listener.getsockname()) as sock:
             sock.sendall(b"ana\n")

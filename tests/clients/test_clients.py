@@ -1,4 +1,5 @@
-"""client.py of each stage, against a server that the test plays itself, and against its own."""
+"""client.py of each stage, against a server that the test plays itself; against its own:
+test_headers.py."""
 
 from __future__ import annotations
 
@@ -21,8 +22,7 @@ import pytest
 
 from benchmarks.harness.files import ROOT
 from benchmarks.harness.process import DEADLINE, cpu_seconds, free_port, has_ended, wait_until
-from benchmarks.harness.server import BROADCASTING, Server
-from tests.support.run import ends, running, stat
+from tests.support.run import ends, stat
 
 Launch = Callable[..., "Client"]
 
@@ -102,20 +102,24 @@ def program(name: str) -> str:
 def launch(program: str, python: str) -> Iterator[Launch]:
     """Start the client and accept its connection: `launch(stdin=...)`, options as of Popen.
 
-    file: what the file has that is its stdin. encoding: of its stdin and stdout.
+    file: what the file has that is its stdin. closed: the streams that it lacks, as a shell closes
+    them. encoding: of stdin and stdout.
     """
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
         listener.settimeout(DEADLINE)
 
-        def launch(file: str = "", encoding: str = "utf-8", **options: Any) -> Client:
+        def launch(
+            file: str = "", closed: str = "", encoding: str = "utf-8", **options: Any
+        ) -> Client:
             options = {**dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE), **options}
             if file:
                 options["stdin"] = stack.enter_context(tempfile.TemporaryFile())
                 options["stdin"].write(file.encode())
                 options["stdin"].seek(0)
+            command = [python, "-S", program, "--port", str(listener.getsockname()[1])]
             process = subprocess.Popen(
-                [python, "-S", program, "--port", str(listener.getsockname()[1])],
+                ["sh", "-c", f'exec "$@" {closed}', "sh", *command],
                 env={**os.environ, "PYTHONIOENCODING": encoding},
                 **options,
             )
@@ -125,16 +129,6 @@ def launch(program: str, python: str) -> Iterator[Launch]:
             return Client(process, stack.enter_context(connection))
 
         yield launch
-
-
-def test_both_directions_at_once(launch: Launch) -> None:
-    client = launch()
-    client.type("hola\n")
-    client.sends("hola\n")
-    client.connection.sendall("('127.0.0.1', 1) dice: qué tal\n".encode())
-    client.shows("('127.0.0.1', 1) dice: qué tal\n")
-    client.type("¡bien!\n")
-    client.sends("¡bien!\n")
 
 
 @pytest.mark.parametrize(
@@ -158,22 +152,14 @@ def test_at_the_end_of_input_it_half_closes_and_shows_the_rest(
 
 
 @pytest.mark.parametrize("closed", ["<&-", "<&- >&- 2>&-"])
-def test_standard_streams_closed_at_start(program: str, python: str, closed: str) -> None:
+def test_standard_streams_closed_at_start(launch: Launch, closed: str) -> None:
     """The connection must not get their numbers: what is shown would go to the server."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-        command = f'exec "{python}" "{program}" --port {port} {closed}'
-        with running(["sh", "-c", command], stdout=subprocess.PIPE) as process:
-            connection, _ = listener.accept()
-            with connection:
-                connection.settimeout(DEADLINE)
-                assert connection.recv(1) == b"", "the end of its input"
-                connection.sendall(b"bye\n")
-                connection.shutdown(socket.SHUT_WR)
-                assert connection.recv(1) == b""
-            output, errors = process.communicate(timeout=DEADLINE)
-    assert (process.returncode, errors) == (0, "")
-    assert output == ("" if ">" in closed else "bye\n")
+    client = launch(closed=closed)
+    assert client.connection.recv(1) == b"", "the end of its input"
+    client.connection.sendall(b"bye\n")
+    client.connection.shutdown(socket.SHUT_WR)
+    assert client.connection.recv(1) == b""
+    assert client.ends(0) == ("" if ">" in closed else "bye\n")
 
 
 def test_terminal(launch: Launch) -> None:
@@ -213,14 +199,12 @@ def test_a_terminal_that_cannot_show_a_character(launch: Launch) -> None:
     client.shows("a\\xf1o \\u20ac\n")
 
 
-@pytest.mark.parametrize("how", ["FIN", "RST"])
-def test_a_server_that_goes_away(launch: Launch, how: str) -> None:
+def test_a_server_that_resets(launch: Launch) -> None:
     client = launch()
     client.connection.sendall(b"servidor lleno\n")
     client.shows("servidor lleno\n")
-    if how == "RST":
-        linger = struct.pack("ii", 1, 0)
-        client.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+    linger = struct.pack("ii", 1, 0)
+    client.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
     client.connection.close()
     client.ends(1, "El servidor")
 
@@ -320,17 +304,3 @@ def test_much_in_both_directions_does_not_lock_up(launch: Launch) -> None:
         client.connection.close()
         client.ends(0)
         assert stdout.seek(0, os.SEEK_END) == 5_000_000
-
-
-@pytest.mark.servers("v1", "v2", "v3", "v4")
-def test_with_its_own_server(server: Server, name: str, program: str, python: str) -> None:
-    """What the README shows: one says Hello, the other sees who said it."""
-    command = [python, program, "--port", str(server.address[1])]
-    with running(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as listener:
-        server.log.wait(lambda line: line.startswith("Cliente conectado"))
-        subprocess.run(command, input=b"Hello\n", timeout=DEADLINE, check=True)
-        hello = re.compile(r"\('127.0.0.1', \d+\) dice: Hello").fullmatch
-        message = server.log[server.log.wait(hello)]
-        output, errors = listener.communicate(timeout=DEADLINE)
-    assert (listener.returncode, errors) == (0, "")
-    assert output == (f"{message}\n" if name in BROADCASTING else "")

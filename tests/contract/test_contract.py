@@ -52,6 +52,25 @@ def test_segmentation_does_not_matter(room: Room, ana: Peer) -> None:
         room.hear(ana, *filter(None, texts))
 
 
+ENDINGS = [
+    (b"telnet\r\nunix\nboth\r\n", ["telnet", "unix", "both"]),
+    (b"\n\r\n\n\none\n\r\n\n two \n\n", ["one", " two "]),
+    (b"nor at the end\r", ["nor at the end"]),
+    (b"first\nlast without newline", ["first", "last without newline"]),
+]
+
+
+def test_how_lines_end(room: Room, ana: Peer) -> None:
+    """CR LF or LF; an empty line is none; the end of the stream ends a line, too."""
+    for data, texts in ENDINGS:
+        bea = room.join()
+        bea.send(data)
+        bea.finish()
+        room.hear(bea, *texts)
+        assert bea.rest() == b"", "after a half-close the server closes its side, and says nothing"
+        room.gone(bea)
+
+
 def test_invalid_utf8_becomes_the_replacement_character(room: Room, ana: Peer) -> None:
     """For everyone the same."""
     room.join()
@@ -62,32 +81,12 @@ def test_invalid_utf8_becomes_the_replacement_character(room: Room, ana: Peer) -
     room.hear(ana, text)
 
 
-def test_carriage_return_and_newline_end_a_line_and_empty_lines_are_ignored(
-    room: Room, ana: Peer
-) -> None:
-    ana.send(b"telnet\r\nunix\nboth\r\n")
-    room.hear(ana, "telnet", "unix", "both")
-    ana.send(b"\n\r\n\n\none\n\r\n\n two \n\n")
-    room.hear(ana, "one", " two ")
-    ana.send(b"nor at the end\r")
-    ana.finish()
-    room.hear(ana, "nor at the end")
-
-
 @broadcasting
 def test_control_characters_cross_the_wire_as_they_are(room: Room, ana: Peer) -> None:
     """NUL, ANSI escapes, a bare CR, telnet's IAC (which is no UTF-8): text like any other."""
     room.log = None  # where they are escaped: test_process.py
     ana.send(b"a\x00b\x1b[2J\rc\x7f\xff\xfd\x01\r\n" + b"two\r\r\n")
     room.hear(ana, "a\x00b\x1b[2J\rc\x7f\ufffd\ufffd\x01", "two\r")
-
-
-def test_the_unfinished_last_line_counts(room: Room, ana: Peer) -> None:
-    ana.send(b"first\nlast without newline")
-    ana.finish()
-    room.hear(ana, "first", "last without newline")
-    assert ana.rest() == b"", "after a half-close the server closes its side, and says nothing"
-    room.gone(ana)
 
 
 def test_lines_before_an_immediate_close_count(room: Room) -> None:

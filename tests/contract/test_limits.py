@@ -68,12 +68,13 @@ def test_small_address_space(server: Server) -> None:
 def test_last_words_in_a_flood(room: Room, ana: Peer) -> None:
     """A client says more than one read takes and closes at once, while lines for it come in:
     they cannot be delivered, but what it said can. (libuv takes all of it in one read.)"""
-    hasty = room.join(listens=False)
+    hasty, *others = (room.join(listens=False) for _ in range(10))
     words = [f"word {number}" for number in range(4000)]
     with stopped(room.server):  # so that all of it is there in one wakeup
         hasty.say(*words)
         hasty.close()
-        ana.say(*(f"line {number}" for number in range(10)))
+        for other in (ana, *others):
+            other.say("and I")
     room.gone(hasty)
     logged = [line for line in room.server.log.all() if line.startswith(f"{hasty.name} dice: ")]
     expected = [f"{hasty.name} dice: {word}" for word in words]

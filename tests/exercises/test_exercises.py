@@ -24,6 +24,7 @@ import pytest
 
 from benchmarks.harness.files import ROOT
 from tests.support.needed import needed_in_ci
+from tests.support.run import running
 
 PAGE = ROOT / "stages" / "exercises.md"
 PATCHES = ROOT / "tests" / "exercises"
@@ -51,40 +52,42 @@ PATIENCE = 100.0
 
 @dataclass
 class Part:
-    """What is under one heading of the page."""
+    """What is under one heading of the page: its prose, and its blocks."""
 
     text: str
-    patches: list[str] = field(default_factory=list)
-    commands: list[str] = field(default_factory=list)
+    patches: list[str]
+    copied: str = ""  # what its first command makes mine.py of
+    commands: list[list[str]] = field(default_factory=list)
     before: str = ""
     after: str = ""
 
-    @property
-    def id(self) -> str:
-        return "+".join(self.patches) or UNCHANGED
 
-
-def parts() -> list[Part]:
-    found = []
+def parts() -> dict[str, Part]:
+    """By the names of their patches."""
+    by_id = {}
     for section in re.split(r"^(?=##)", PAGE.read_text(), flags=re.MULTILINE):
         part = Part(section, re.findall(r"tests/exercises/([\w-]+)\.patch\)", section))
         prose = ""
         for text, language, block in re.findall(
-            r"(.*?)(?:^```(\w+)\n(.*?)^```$|\Z)", section, re.DOTALL | re.MULTILINE
+            r"(.*?)^```(\w+)\n(.*?)^```$", section, re.DOTALL | re.MULTILINE
         ):
             prose = text.strip().rpartition("\n\n")[2] or prose
             if language == "sh":
-                part.commands += block.splitlines()
+                part.commands += map(shlex.split, block.splitlines())
             elif prose.startswith("Before"):
                 part.before += block
-            elif language:
+            else:
                 part.after += block
+        if part.commands and part.commands[0][0] == "cp" and part.commands[0][2] == "mine.py":
+            part.copied = part.commands.pop(0)[1]
         if part.commands:
-            found.append(part)
-    return found
+            by_id["+".join(part.patches) or UNCHANGED] = part
+    # What remains of the part without a patch tells how to apply one.
+    by_id[UNCHANGED].commands = [words for words in by_id[UNCHANGED].commands if CHECKS in words]
+    return by_id
 
 
-PARTS = {part.id: part for part in parts()}
+PARTS = parts()
 
 
 @dataclass
@@ -98,27 +101,33 @@ class Outcome:
         return {test for test, passed in self.passed.items() if not passed}
 
 
-def run(part: Part, folder: Path) -> Outcome:
+def copy_tree(tree: Path) -> None:
+    """What a reader has before the first command, but for the results."""
+    ignored = shutil.ignore_patterns("results", "go", "__pycache__")
+    tree.mkdir()
+    for name in COPIED:
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, tree / name, ignore=ignored)
+        else:
+            shutil.copy2(ROOT / name, tree / name)
+
+
+def run(name: str, tree: Path) -> Outcome:
     """Run the commands of a part in a copy of the tree."""
-    tree = folder / "tree"
+    part, outcome = PARTS[name], Outcome()
     copy_tree(tree)
-    if part.id in IMPATIENT:
+    if part.copied:
+        shutil.copy(tree / part.copied, tree / "mine.py")
+    if name in IMPATIENT:
         harness = tree / "benchmarks" / "harness" / "process.py"
         text = harness.read_text()
         assert text.count("DEADLINE = 15.0\n") == 1
         harness.write_text(text.replace("DEADLINE = 15.0\n", "DEADLINE = 2.0\n"))
-    outcome = Outcome()
-    commands = list(part.commands)
-    while commands and re.match(r"cp \S+ mine\.py$", commands[0]):
-        _, source, target = commands.pop(0).split()
-        shutil.copy(tree / source, tree / target)
     for patch in part.patches:
         call(["git", "apply", str(PATCHES / f"{patch}.patch")], tree)
-    if part.id == UNCHANGED:  # what remains tells how to apply a patch
-        commands = [command for command in commands if CHECKS in command]
-    for command in commands:
-        if not command.startswith("git restore "):
-            run_command(shlex.split(command), tree, outcome)
+    for words in part.commands:
+        if words[:2] != ["git", "restore"]:
+            run_command(words, tree, outcome)
     return outcome
 
 
@@ -129,8 +138,7 @@ def run_command(words: list[str], tree: Path, outcome: Outcome) -> None:
         # -S: no site-packages, which no server here needs; and python3 may be a slow shim.
         python3 = f"{shlex.quote(sys.executable)} -S "
         words = [re.sub(r"^python3 (?=.*\{port\})", lambda _: python3, word) for word in words]
-        words[0] = sys.executable
-        words += NARROWED.get(words[1], [])
+        words = [sys.executable, *words[1:], *NARROWED.get(words[1], [])]
         if words[1:3] == ["-m", "pytest"]:
             if "-k" not in words and not words[3].startswith("tests/"):
                 words.append("tests/contract/test_contract.py")  # the only file with wire tests
@@ -143,16 +151,16 @@ def run_command(words: list[str], tree: Path, outcome: Outcome) -> None:
     assert cases, f"no test ran: {words}"
     for case in cases:
         test = f"{case.get('classname', '').replace('.', '/')}.py::{case.get('name')}"
-        if case.find("skipped") is not None:
+        results = {child.tag for child in case}
+        if "skipped" in results:
             needed_in_ci(f"what {test} needs")
-        bad = case.find("failure") is not None or case.find("error") is not None
-        outcome.passed[test] = not bad
+        outcome.passed[test] = not results & {"failure", "error"}
 
 
 def call(words: list[str], tree: Path) -> str:
     # Its own session, so that it can be ended together with the servers that it started. A
     # tree that happens to lie in a repository must not change what `git apply` does.
-    with subprocess.Popen(
+    with running(
         words,
         cwd=tree,
         env={**os.environ, "GIT_CEILING_DIRECTORIES": str(tree.parent)},
@@ -172,16 +180,6 @@ def call(words: list[str], tree: Path) -> str:
     return output
 
 
-def copy_tree(tree: Path) -> None:
-    tree.mkdir()
-    for name in COPIED:
-        if (ROOT / name).is_dir():
-            ignored = shutil.ignore_patterns("results", "go", "__pycache__")
-            shutil.copytree(ROOT / name, tree / name, ignore=ignored)
-        else:
-            shutil.copy2(ROOT / name, tree / name)
-
-
 def without_numbers(text: str) -> str:
     """Ports, times and counts are of one run."""
     return re.sub(r"\d+(\.\d+)?", "0", text)
@@ -195,31 +193,29 @@ def assert_printed(shown: str, output: str) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("part", PARTS)
-def test_page_shows_what_its_commands_do(part: str, tmp_path: Path) -> None:
-    page, seen = PARTS[part], run(PARTS[part], tmp_path)
-    shown = set(re.findall(r"^FAILED (\S+(?: .*\])?)$", page.after, re.MULTILINE))
-    if "\n…\n" in page.after:
-        assert shown <= seen.failed(), seen.output[-5000:]
-    else:
-        assert shown == seen.failed(), seen.output[-5000:]
-    for name in re.findall(r"`(test_\w+)`", page.text):
-        here = {test: passed for test, passed in seen.passed.items() if f"::{name}[" in test}
-        assert here, f"{name} is not among the tests that the commands run"
-        failing = any(f"::{name}[" in test for test in shown)
-        assert failing or all(here.values()), f"{name} fails, and the page does not say so"
-    assert_printed(page.after, seen.output)
-    if part == UNCHANGED:
-        passed = seen.passed.keys() - seen.failed()
+@pytest.mark.parametrize("exercise", PARTS)
+def test_page_shows_what_its_commands_do(exercise: str, tmp_path: Path) -> None:
+    part, outcome = PARTS[exercise], run(exercise, tmp_path / "tree")
+    failed = outcome.failed()
+    shown = set(re.findall(r"^FAILED (\S+(?: .*\])?)$", part.after, re.MULTILINE))
+    complete = "\n…\n" not in part.after
+    assert shown == failed if complete else shown <= failed, outcome.output[-5000:]
+    for test in re.findall(r"`(test_\w+)`", part.text):
+        here = {id for id in outcome.passed if f"::{test}[" in id}
+        assert here, f"{test} is not among the tests that the commands run"
+        assert here & shown or not here & failed, f"{test} fails, and the page does not say so"
+    assert_printed(part.after, outcome.output)
+    if exercise == UNCHANGED:
         # A check that cannot fail proves nothing. nagle's fails when its exercise is done.
-        assert passed == {f"{CHECKS}::test_nagle_keeps_no_line_back[v3]"}
+        passing = outcome.passed.keys() - failed
+        assert passing == {f"{CHECKS}::test_nagle_keeps_no_line_back[v3]"}
         before = [other.before for other in PARTS.values() if other.before]
         assert len(before) == 4
         for text in before:
             assert "\nE " in f"\n{text}"
-            assert_printed(text, seen.output)
-    if part == "5-coalesce":
-        rows = re.findall(r"^.* (\S+) +sendto \d", seen.output, re.MULTILINE)
+            assert_printed(text, outcome.output)
+    if exercise == "5-coalesce":
+        rows = re.findall(r"^.* (\S+) +sendto \d", outcome.output, re.MULTILINE)
         if not rows and not shutil.which("strace"):
             needed_in_ci("strace is not installed (apt-get install strace)")
         of_v3, of_mine = map(float, rows)
@@ -227,13 +223,13 @@ def test_page_shows_what_its_commands_do(part: str, tmp_path: Path) -> None:
 
 
 def test_every_patch_applies(tmp_path: Path) -> None:
-    copy_tree(tmp_path / "tree")
+    tree = tmp_path / "tree"
+    copy_tree(tree)
     for part in PARTS.values():
-        for command in part.commands:
-            if command.startswith("cp ") and command.endswith(" mine.py"):
-                shutil.copy(ROOT / command.split()[1], tmp_path / "tree" / "mine.py")
+        if part.copied:
+            shutil.copy(tree / part.copied, tree / "mine.py")
         for patch in part.patches:  # of several each is for the copy
-            call(["git", "apply", "--check", str(PATCHES / f"{patch}.patch")], tmp_path / "tree")
+            call(["git", "apply", "--check", str(PATCHES / f"{patch}.patch")], tree)
 
 
 def test_every_patch_is_on_the_page_and_numbered_as_its_exercise() -> None:
@@ -245,13 +241,3 @@ def test_every_patch_is_on_the_page_and_numbered_as_its_exercise() -> None:
             number = line.split()[1]
         for patch in re.findall(r"\[(?:A solution|The breakage)\]\(\S+/([\w-]+)\.patch\)", line):
             assert f"{patch.partition('-')[0]}." == number
-
-
-def test_what_the_page_names_is_there() -> None:
-    page = PAGE.read_text()
-    for path in re.findall(r"\]\(([\w./-]+)\)", page):
-        assert (PAGE.parent / path).exists(), path
-    for path in re.findall(
-        r"(?<![/.\w])(?:benchmarks|lowlevel|profiling|stages|tests)/[\w./-]*\w", page
-    ):
-        assert (ROOT / path).exists(), path

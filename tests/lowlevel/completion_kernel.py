@@ -67,7 +67,7 @@ class FakeRing:
             request = Request(opcode, fd, address, length, user_data, sock)
             if opcode == ring.ASYNC_CANCEL:
                 for other in self.requests:
-                    if other.user_data == address or (more & ring.CANCEL_FD and other.sock is sock):
+                    if other.user_data == address:
                         other.cancelled = True
             elif opcode == ring.CLOSE:
                 self.kernel.sockets.pop(fd).fd = -1

@@ -12,6 +12,7 @@ from contextlib import suppress
 
 import pytest
 
+from benchmarks.harness.process import wait_until
 from lowlevel.__main__ import LOOKS, LOOPS
 from lowlevel.connection import LOW_WATER, READ_SIZE, Connection
 from lowlevel.room import Flush
@@ -41,9 +42,31 @@ class House:
         for _ in range(count):
             self.reactor.poll(0)
 
-    def said_by(self, name: str) -> list[str]:
+    def lines_of(self, name: str) -> list[str]:
         prefix = f"{name} dice: "
         return [line.removeprefix(prefix) for line in self.log if line.startswith(prefix)]
+
+    def left(self, name: str) -> bool:
+        return self.log[-1] == f"Cliente desconectado: {name}"
+
+    def member(self, name: str) -> Connection:
+        member = next(member for member in self.room._members if member.name == name)
+        assert isinstance(member, Connection)
+        return member
+
+    def stalled(self, name: str, more_than: int = LOW_WATER) -> socket.socket:
+        """A guest for whom more than so much waits; above LOW_WATER it is not read from."""
+        guest, speaker = self.guest(name), self.guest("speaker")
+        while self.member(name)._waiting() <= more_than:
+            speaker.send(b"s" * 5000 + b"\n")
+            self.turns(2)
+        speaker.shutdown(socket.SHUT_WR)
+        self.turns(3)
+        return guest
+
+    def is_quiet(self) -> bool:
+        """Whether nobody is ready, again and again, for nothing."""
+        return not self.reactor._requeued and list(self.reactor._backend.wait(0)) == []
 
     def close(self) -> None:
         self.room.close()
@@ -65,11 +88,11 @@ def test_one_flooder_starves_nobody(house: House) -> None:
     flooder.send(b"x" * 99 + b"\n" + (b"y" * 99 + b"\n") * 5000)
     ana.send(b"here\n")
     house.turns()
-    assert house.said_by("ana") == ["here"]
-    assert 1 <= len(house.said_by("flooder")) <= READ_SIZE // 100 + 1
+    assert house.lines_of("ana") == ["here"]
+    assert 1 <= len(house.lines_of("flooder")) <= READ_SIZE // 100 + 1
     ana.send(b"and still here\n")
     house.turns()
-    assert house.said_by("ana") == ["here", "and still here"], "a turn of hers in each of his"
+    assert house.lines_of("ana") == ["here", "and still here"], "a turn of hers in each of his"
 
 
 def test_many_flooders_starve_nobody(house: House) -> None:
@@ -83,30 +106,30 @@ def test_many_flooders_starve_nobody(house: House) -> None:
         guest.recv(1 << 20)
     ana.send(b"here\n")
     house.turns()
-    assert house.said_by("ana") == ["here"]
-    counts = [len(house.said_by(f"flooder {number}")) for number in range(12)]
+    assert house.lines_of("ana") == ["here"]
+    counts = [len(house.lines_of(f"flooder {number}")) for number in range(12)]
     assert max(counts) < 1.1 * min(counts), "turn about"
 
 
-def test_urgent_data_leaves_nothing_behind() -> None:
+def test_urgent_data_leaves_nothing_behind(house: House) -> None:
     """A read stops at it, tcp(7), as short as if it had found the bottom."""
-    house = House("epoll-et")
     with socket.create_server(("127.0.0.1", 0)) as listener:
         ana = socket.create_connection(listener.getsockname())
         theirs, _ = listener.accept()
+    house.ends += [ana, theirs]
     house.let_in(theirs, "ana")
     ana.sendall(b"one\n")
     ana.send(b"!", socket.MSG_OOB)
     ana.sendall(b"two\n")
-    for _ in range(1000):
-        house.reactor.poll(0.01)
-        if "two" in house.said_by("ana"):
-            break
+
+    def comes() -> bool:
+        house.turns()
+        return "two" in house.log[-1]
+
+    wait_until(comes, "the rest does not come")
     house.turns(3)
-    assert house.said_by("ana") == ["one", "two"]
+    assert house.lines_of("ana") == ["one", "two"]
     assert not house.reactor._requeued
-    ana.close()
-    house.close()
 
 
 def test_what_the_budget_leaves_is_requeued(house: House) -> None:
@@ -114,12 +137,10 @@ def test_what_the_budget_leaves_is_requeued(house: House) -> None:
     ana = house.guest("ana")
     lines = [f"line {number}" for number in range(20_000)]
     ana.sendall("".join(f"{line}\n" for line in lines).encode())
-    turns = 0
-    while len(house.said_by("ana")) < len(lines):
-        house.turns()
-        turns += 1
-        assert turns < 200, f"{len(house.said_by('ana'))} of {len(lines)} lines, and no more come"
-    assert house.said_by("ana") == lines
+    house.turns(200)
+    count = len(house.lines_of("ana"))
+    assert count == len(lines), f"{count} of {len(lines)} lines, and no more come"
+    assert house.lines_of("ana") == lines
 
 
 @pytest.mark.parametrize("size", [0, 1, READ_SIZE - 5, READ_SIZE, READ_SIZE + 5, 3 * READ_SIZE])
@@ -130,8 +151,8 @@ def test_data_and_fin_that_come_together_leave_no_client_behind(house: House, si
     ana.send(b"\n".join(words))
     ana.shutdown(socket.SHUT_WR)
     house.turns(12)
-    assert house.said_by("ana") == [word.decode() for word in words if word]
-    assert house.log[-1] == "Cliente desconectado: ana"
+    assert house.lines_of("ana") == [word.decode() for word in words if word]
+    assert house.left("ana")
     assert ana.recv(1) == b""
 
 
@@ -141,7 +162,7 @@ def test_a_fin_after_the_data_has_an_edge_of_its_own(house: House) -> None:
     house.turns(2)
     ana.shutdown(socket.SHUT_WR)
     house.turns(2)
-    assert house.log[-1] == "Cliente desconectado: ana"
+    assert house.left("ana")
 
 
 def test_a_fin_between_requeue_and_read_is_not_missed(house: House) -> None:
@@ -151,48 +172,30 @@ def test_a_fin_between_requeue_and_read_is_not_missed(house: House) -> None:
     ana.send(b"last")
     ana.shutdown(socket.SHUT_WR)
     house.turns(4)
-    assert house.said_by("ana")[1:] == ["last"]
-    assert house.log[-1] == "Cliente desconectado: ana"
-
-
-def member(house: House, name: str) -> Connection:
-    found = next(member for member in house.room._members if member.name == name)
-    assert isinstance(found, Connection)
-    return found
-
-
-def stalled(house: House, name: str) -> socket.socket:
-    """A guest who is not read from, since more than LOW_WATER waits for it."""
-    guest, speaker = house.guest(name), house.guest("speaker")
-    connection = member(house, name)
-    while connection._waiting() <= LOW_WATER:
-        speaker.send(b"s" * (READ_SIZE - 1) + b"\n")
-        house.turns(2)
-    speaker.shutdown(socket.SHUT_WR)
-    house.turns(3)
-    return guest
+    assert house.lines_of("ana")[1:] == ["last"]
+    assert house.left("ana")
 
 
 def test_what_came_while_a_client_was_not_read_from_is_read_later(house: House) -> None:
     """Its edge came when nobody wanted it: asking anew must bring it back."""
-    slow = stalled(house, "slow")
+    slow = house.stalled("slow")
     slow.send(b"meanwhile\n")
     house.turns(3)
-    assert house.said_by("slow") == [], "a client that talks and does not read has to wait"
-    while not house.said_by("slow"):
+    assert house.lines_of("slow") == [], "a client that talks and does not read has to wait"
+    while not house.lines_of("slow"):
         slow.recv(1 << 20)
         house.turns()
-    assert house.said_by("slow") == ["meanwhile"]
+    assert house.lines_of("slow") == ["meanwhile"]
     house.turns(3)
     slow.send(b"afterwards\n")
     house.turns()
-    assert house.said_by("slow") == ["meanwhile", "afterwards"]
+    assert house.lines_of("slow") == ["meanwhile", "afterwards"]
 
 
 def test_lines_that_the_budget_left_wait_with_their_client(house: House) -> None:
     """They are in no receive buffer, so nothing but a requeue brings them back."""
     slow, loud = house.guest("slow"), [house.guest(f"loud {number}") for number in range(5)]
-    connection = member(house, "slow")
+    connection = house.member("slow")
     lines = [str(number % 10) for number in range(20_000)]
     slow.sendall("".join(f"{line}\n" for line in lines).encode())
     for guest in loud:
@@ -200,45 +203,36 @@ def test_lines_that_the_budget_left_wait_with_their_client(house: House) -> None
     house.turns(10)
     assert connection._waiting() > LOW_WATER
     assert connection._protocol.pending
-    before = house.said_by("slow")
+    before = house.lines_of("slow")
     house.turns(3)
-    assert house.said_by("slow") == before, "a client that talks and does not read has to wait"
+    assert house.lines_of("slow") == before, "a client that talks and does not read has to wait"
     while house.reactor._requeued or connection._waiting():
         with suppress(BlockingIOError):
             slow.recv(1 << 20)
         house.turns()
-    assert house.said_by("slow") == lines
+    assert house.lines_of("slow") == lines
 
 
 @pytest.mark.parametrize("end", ["close", "finish"])
 def test_the_end_of_a_client_that_is_not_read_from_does_not_spin(house: House, end: str) -> None:
     """EPOLLHUP cannot be masked: told, and told again, until somebody reads."""
-    slow = stalled(house, "slow")
+    slow = house.stalled("slow")
     if end == "close":
         slow.close()
-        house.turns(6)
-        assert house.log[-1] == "Cliente desconectado: slow"
     else:
         slow.shutdown(socket.SHUT_WR)
-        house.turns(6)
-    assert_quiet(house)
+    house.turns(6)
+    assert house.left("slow") == (end == "close")
+    assert house.is_quiet()
 
 
 def test_an_end_with_little_left_to_send_does_not_spin(house: House) -> None:
     """An EOF stays readable: asked about while the last bytes wait, it would be told for ever."""
-    slow, speaker = house.guest("slow"), house.guest("speaker")
-    while not member(house, "slow")._waiting():
-        speaker.send(b"s" * 5000 + b"\n")
-        house.turns(2)
-    assert member(house, "slow")._waiting() < LOW_WATER
+    slow = house.stalled("slow", more_than=0)
+    assert house.member("slow")._waiting() < LOW_WATER
     slow.shutdown(socket.SHUT_WR)
     house.turns(3)
-    assert_quiet(house)
+    assert house.is_quiet()
     while slow.recv(1 << 20):
         house.turns(2)
-    assert house.log[-1] == "Cliente desconectado: slow"
-
-
-def assert_quiet(house: House) -> None:
-    assert not house.reactor._requeued
-    assert list(house.reactor._backend.wait(0)) == [], "ready again and again, for nothing"
+    assert house.left("slow")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import pytest
 from hypothesis import given
@@ -18,6 +18,7 @@ streams = st.lists(
     ),
     max_size=40,
 ).map(b"".join)
+before = st.sampled_from([b"", b"one\n", b"\n", b"one\ntwo\n"])
 
 
 def expected(stream: bytes) -> list[str]:
@@ -30,65 +31,44 @@ def texts(blocks: Iterable[bytes]) -> list[str]:
     return b"".join(blocks).decode().split("\n")[:-1]
 
 
-def cut(data: st.DataObject, stream: bytes) -> list[bytes]:
+def receive(protocol: LineProtocol, data: st.DataObject, stream: bytes) -> Iterator[bytes]:
+    """The blocks of a stream that comes in segments: cut anywhere, with any budget."""
+    budget, overhead = data.draw(st.integers(1, 40) | st.just(AMPLE)), data.draw(st.integers(0, 20))
     ends = sorted(data.draw(st.sets(st.integers(0, len(stream)), max_size=8)) | {len(stream)})
-    starts = [0, *ends[:-1]]
-    return [stream[start:end] for start, end in zip(starts, ends)]
+    for start, end in zip([0, *ends], ends):
+        segment = stream[start:end]
+        while True:
+            block = protocol.receive(segment, budget, overhead)
+            lines = block.splitlines(keepends=True) if b"\r" not in block else []
+            assert sum(len(line) + overhead for line in lines[:-1]) < budget * 3  # U+FFFD: 3 bytes
+            yield block
+            if not protocol.pending:
+                break
+            assert budget < AMPLE or len(stream) > MAX_LINE
+            segment = b""
 
 
 @given(stream=streams, data=st.data())
-def test_segmentation_does_not_matter(stream: bytes, data: st.DataObject) -> None:
-    protocol = LineProtocol()
-    blocks = [protocol.receive(segment, AMPLE, 0) for segment in cut(data, stream)]
-    assert not protocol.pending
-    assert texts([*blocks, protocol.finish()]) == expected(stream)
-
-
-@given(stream=streams, data=st.data(), budget=st.integers(1, 40), overhead=st.integers(0, 20))
-def test_budget_delays_lines_and_changes_none(
-    stream: bytes, data: st.DataObject, budget: int, overhead: int
-) -> None:
+def test_segments_and_budgets_change_no_line(stream: bytes, data: st.DataObject) -> None:
     """A block ends with the line that uses up the last of the budget; the rest comes when asked
     for, before any new data."""
-    protocol, blocks = LineProtocol(), []
-    for segment in cut(data, stream):
-        blocks.append(protocol.receive(segment, budget, overhead))
-        while protocol.pending:
-            blocks.append(protocol.receive(b"", budget, overhead))
-    for block in blocks:
-        lines = block.splitlines(keepends=True) if b"\r" not in block else []
-        assert sum(len(line) + overhead for line in lines[:-1]) < budget * 3  # U+FFFD: 3 bytes
-    assert texts([*blocks, protocol.finish()]) == expected(stream)
-
-
-@given(data=st.data(), before=st.sampled_from([b"", b"one\n", b"\n", b"one\ntwo\n"]))
-def test_a_line_may_be_as_long_as_the_limit(data: st.DataObject, before: bytes) -> None:
-    line = b"x" * MAX_LINE
     protocol = LineProtocol()
-    blocks = [protocol.receive(part, AMPLE, 0) for part in cut(data, before + line + b"\n")]
-    while protocol.pending:
-        blocks.append(protocol.receive(b"", AMPLE, 0))
-    assert texts(blocks) == [*expected(before), line.decode()]
+    assert texts([*receive(protocol, data, stream), protocol.finish()]) == expected(stream)
 
 
-@given(
-    data=st.data(),
-    before=st.sampled_from([b"", b"one\n", b"\n", b"one\ntwo\n"]),
-    end=st.sampled_from([b"", b"\n", b"\nmore\n"]),
-)
+@given(data=st.data(), before=before, end=st.sampled_from([b"\n", b"\nmore\n"]))
+def test_a_line_may_be_as_long_as_the_limit(data: st.DataObject, before: bytes, end: bytes) -> None:
+    stream = before + b"x" * MAX_LINE + end
+    assert texts(receive(LineProtocol(), data, stream)) == expected(stream)
+
+
+@given(data=st.data(), before=before, end=st.sampled_from([b"", b"\n", b"\nmore\n"]))
 def test_a_longer_line_ends_it_after_the_lines_before(
     data: st.DataObject, before: bytes, end: bytes
 ) -> None:
-    protocol, blocks = LineProtocol(), []
-
-    def receive_all() -> None:
-        for part in cut(data, before + b"x" * (MAX_LINE + 1) + end):
-            blocks.append(protocol.receive(part, AMPLE, 0))
-            while protocol.pending:
-                blocks.append(protocol.receive(b"", AMPLE, 0))
-
+    blocks: list[bytes] = []
     with pytest.raises(LineTooLong):
-        receive_all()
+        blocks.extend(receive(LineProtocol(), data, before + b"x" * (MAX_LINE + 1) + end))
     assert texts(blocks) == expected(before)
 
 

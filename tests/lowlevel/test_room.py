@@ -1,4 +1,5 @@
-"""lowlevel's room without any socket: who is told what, in how many sends, and which objects."""
+"""lowlevel's room without any socket: who is told what, in how many sends, and which objects. What
+newcomers are told: test_transcript.py."""
 
 from __future__ import annotations
 
@@ -62,15 +63,6 @@ def test_a_message_is_a_send_for_each() -> None:
     room.say(ana, b"one\ntwo \x0b\x0c\x1c three\n")
     assert bea.told == carla.told == [b"g0 dice: one\n", b"g0 dice: two \x0b\x0c\x1c three\n"]
     assert ana.told == []
-
-
-@pytest.mark.parametrize("flush", Flush)
-def test_a_newcomer_does_not_hear_what_was_said_before(flush: Flush) -> None:
-    room, (ana, bea) = fill(flush, 2)
-    room.say(ana, b"early\n")
-    room.enter(carla := Guest("carla"))
-    room.flush()
-    assert (bea.told, carla.told) == ([b"g0 dice: early\n"], [])
 
 
 @pytest.mark.parametrize("flush", Flush)

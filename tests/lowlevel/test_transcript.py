@@ -9,7 +9,9 @@ of the room must hold.
 from __future__ import annotations
 
 import errno
+import itertools
 import random
+import re
 from collections import deque
 from contextlib import suppress
 from typing import Any, cast
@@ -28,6 +30,9 @@ from lowlevel.uring import connection as uring_connection
 from lowlevel.uring.completion import Completions
 from tests.lowlevel.completion_kernel import FakeRing
 
+FIRST = 1_000_000
+"""The lowest descriptor of a client."""
+
 
 class FakeKernel:
     """Gives out descriptor numbers, the lowest that is free like the real one."""
@@ -38,10 +43,7 @@ class FakeKernel:
         self.knock = False  # the listener's edge
 
     def number(self) -> int:
-        fd = 1_000_000
-        while fd in self.sockets:
-            fd += 1
-        return fd
+        return next(fd for fd in itertools.count(FIRST) if fd not in self.sockets)
 
 
 class FakeSocket:
@@ -68,23 +70,17 @@ class FakeSocket:
         assert not blocking
 
     def recv(self, size: int) -> bytes:
-        assert self.fd >= 0, "closed"
         if self.received:
             data = bytes(self.received[:size])
             del self.received[:size]
             return data
-        if self.error:
-            error, self.error = self.error, None
-            raise error
+        self._raise_error()
         if self.fin or self.reset:
             return b""
         raise BlockingIOError(errno.EAGAIN, "nothing to read")
 
     def send(self, data: bytes) -> int:
-        assert self.fd >= 0, "closed"
-        if self.error:
-            error, self.error = self.error, None
-            raise error
+        self._raise_error()
         if self.reset:
             raise BrokenPipeError(errno.EPIPE, "reset")
         free = self.space - len(self.sent)
@@ -92,6 +88,12 @@ class FakeSocket:
             raise BlockingIOError(errno.EAGAIN, "no space")
         self.sent += data[:free]
         return min(free, len(data))
+
+    def _raise_error(self) -> None:
+        assert self.fd >= 0, "closed"
+        if self.error:
+            error, self.error = self.error, None
+            raise error
 
     def close(self) -> None:
         assert self.fd >= 0, "closed twice"
@@ -101,8 +103,8 @@ class FakeSocket:
     def detach(self) -> int:
         """Somebody else closes it. Until then the kernel knows it by its number."""
         assert self.fd >= 0, "closed twice"
-        fd, self.detached = self.fd, True
-        return fd
+        self.detached = True
+        return self.fd
 
     # What the client does.
 
@@ -125,18 +127,14 @@ class FakeSocket:
         self.edge = True
 
     def mask(self) -> int:
-        mask = 0
-        if self.received or self.fin or self.reset:
-            mask |= READABLE
-        if self.reset or len(self.sent) < self.space:
-            mask |= WRITABLE
-        if self.reset or self.fin:
-            mask |= HANGUP
-        return mask
+        readable = bool(self.received) or self.fin or self.reset
+        writable = self.reset or len(self.sent) < self.space
+        hangup = self.reset or self.fin
+        return READABLE * readable | WRITABLE * writable | HANGUP * hangup
 
 
 class FakeListener:
-    fd = 999_999
+    fd = FIRST - 1
 
     def __init__(self, kernel: FakeKernel):
         self.kernel = kernel
@@ -166,59 +164,51 @@ class FakeBackend:
         self.edge_triggered = edge_triggered
         self.random = random.Random(seed)
         self.interest: dict[int, int] = {}
-        self.told_at: dict[int, bool] = {}
         self.spurious = 0.3
 
     def add(self, fd: int, interest: int) -> None:
         assert fd not in self.interest
-        self.interest[fd] = interest
-        self._look_again(fd)
+        self.interest[fd] = 0
+        self.modify(fd, interest)
 
     def modify(self, fd: int, interest: int) -> None:
         assert fd in self.interest
         assert interest
         self.interest[fd] = interest
-        self._look_again(fd)
+        if fd in self.kernel.sockets:  # who is asked about anew is looked at anew
+            self.kernel.sockets[fd].edge = True
 
     def remove(self, fd: int) -> None:
         del self.interest[fd]
-
-    def _look_again(self, fd: int) -> None:
-        if fd in self.kernel.sockets:
-            self.kernel.sockets[fd].edge = True
 
     def wait(self, timeout: float | None) -> list[tuple[int, int]]:
         events = []
         for fd, interest in self.interest.items():
             sock = self.kernel.sockets.get(fd)
             if sock:
-                mask = sock.mask()
-                if not self.edge_triggered:
-                    # RDHUP is asked about edge-triggered only; HUP and ERR come always.
-                    mask = mask if sock.reset else mask & ~HANGUP
-                told = mask & (interest | HANGUP)
-                if told and (sock.edge or not self.edge_triggered):
+                # RDHUP is asked about edge-triggered only; HUP and ERR come always.
+                hangup = HANGUP if self.edge_triggered or sock.reset else 0
+                mask = sock.mask() & (interest | hangup)
+                if mask and (sock.edge or not self.edge_triggered):
                     sock.edge = False
-                    if told & HANGUP and self.random.random() < 0.5:
-                        told = HANGUP  # which is enough to say
-                    events.append((fd, told))
+                    if mask & HANGUP and self.random.random() < 0.5:
+                        mask = HANGUP  # which is enough to say
+                    events.append((fd, mask))
                 elif self.random.random() < self.spurious:
-                    events.append(
-                        (fd, self.random.choice((READABLE, WRITABLE, READABLE | WRITABLE)))
-                    )
+                    mask = self.random.choice((READABLE, WRITABLE, READABLE | WRITABLE))
+                    events.append((fd, mask))
             elif fd == FakeListener.fd and self._somebody_knocks():
                 events.append((fd, READABLE))
         self.random.shuffle(events)
         if self.random.random() < self.spurious:
-            events.append((1_000_000 + self.random.randrange(8), READABLE))  # somebody's, long ago
+            events.append((FIRST + self.random.randrange(8), READABLE))  # somebody's, long ago
         return events
 
     def _somebody_knocks(self) -> bool:
         knock, self.kernel.knock = self.kernel.knock, False
         return bool(self.kernel.backlog) and (knock or not self.edge_triggered)
 
-    def close(self) -> None:
-        pass
+    def close(self) -> None: ...
 
 
 class Theatre:
@@ -241,7 +231,7 @@ class Theatre:
         listener: Any = FakeListener(self.kernel)
         Acceptor(listener, self.reactor, let_in, 1 << 30, self.log.append).open()
         self.clients: list[FakeSocket] = []
-        self.said: dict[str, bytes] = {}
+        self.words: dict[str, bytes] = {}
 
     def connect(self, space: int) -> None:
         client = FakeSocket(self.kernel, f"client {len(self.clients)}", space)
@@ -250,11 +240,11 @@ class Theatre:
             self.kernel.backlog.append(FakeSocket(self.kernel, "nobody", 0))
         self.kernel.knock = True
         self.clients.append(client)
-        self.said[client.name] = b""
+        self.words[client.name] = b""
 
     def say(self, client: FakeSocket, data: bytes) -> None:
         if not client.fin and not client.reset:
-            self.said[client.name] += data
+            self.words[client.name] += data
             client.say(data)
 
     def turn(self) -> None:
@@ -270,77 +260,68 @@ class Theatre:
             self.fake.eager = True
         else:
             self.fake.spurious = 0
-        still = 0
+        still, before = 0, [0]
         while still < 4:
-            before = len(self.log), [len(client.heard) for client in self.clients]
             for client in self.clients:
                 if client.sent:
                     client.read(1 << 30)
             self.turn()
-            same = before == (len(self.log), [len(client.heard) for client in self.clients])
-            still = still + 1 if same and not self.reactor._requeued else 0
+            now = [len(self.log), *(len(client.heard) for client in self.clients)]
+            still = still + 1 if now == before and not self.reactor._requeued else 0
+            before = now
 
     def check(self) -> None:
-        log = self.log
-        assert log.count("") == 0
+        assert self.log.count("") == 0
         for client in self.clients:
-            name = client.name
-            came = log.index(f"Cliente conectado: {name}")
-            went = [
-                at
-                for at, line in enumerate(log)
-                if line.startswith("Cliente descon")
-                and name in line.split(": ")[1].split(" (")[0:1]
-            ]
-            assert len(went) <= 1
-            kicked = bool(went) and log[went[0]].endswith(")")
-            assert bool(went) == (client.fin or client.reset or kicked), f"{name}: {log}"
+            name, prefix = client.name, f"{client.name} dice: "
+            came = self.log.index(f"Cliente conectado: {name}")
+            left = re.compile(rf"Cliente desconectado: {name}( \(.+\))?").fullmatch
+            ends = [at for at, line in enumerate(self.log) if left(line)]
+            assert len(ends) <= 1
+            kicked = bool(ends) and self.log[ends[0]].endswith(")")
+            assert bool(ends) == (client.fin or client.reset or kicked), f"{name}: {self.log}"
+            cut_off = client.reset or kicked
             # What it said is in the log, once, in order, and to its end unless it was cut off.
-            prefix = f"{name} dice: "
-            spoken = [line.removeprefix(prefix) for line in log if line.startswith(prefix)]
-            words = [word for word in self.said[name].decode().split("\n") if word]
-            if not client.fin and words and not self.said[name].endswith(b"\n"):
-                del words[-1]
-            if client.reset or kicked:
-                assert spoken == words[: len(spoken)]
-            else:
-                assert spoken == words
+            logged = [line.removeprefix(prefix) for line in self.log if line.startswith(prefix)]
+            *words, unfinished = self.words[name].decode().split("\n")
+            words = [word for word in (*words, unfinished if client.fin else "") if word]
+            assert logged == (words[: len(logged)] if cut_off else words)
             # What it heard is what others said while it was in, in the order of the log.
-            stayed = log[came : went[0] if went else None]
-            owed = "".join(
-                f"{line}\n" for line in stayed if " dice: " in line and not line.startswith(prefix)
-            ).encode()
-            heard = bytes(client.heard)
-            if client.reset or kicked:
-                assert owed.startswith(heard)
-            else:
-                assert heard == owed
+            stayed = self.log[came : ends[0] if ends else None]
+            others = [s for s in stayed if " dice: " in s and not s.startswith(prefix)]
+            owed = "".join(f"{line}\n" for line in others).encode()
+            assert client.heard == (owed[: len(client.heard)] if cut_off else owed)
         assert not self.reactor._requeued
         assert len(self.kernel.sockets) == len(self.room._members)
         if isinstance(self.fake, FakeRing):
             armed = {request.fd for request in self.fake.requests}
         else:
             armed = set(self.fake.interest)
-        assert {fd for fd in armed if fd >= 1_000_000} == set(self.kernel.sockets)
+        assert {fd for fd in armed if fd >= FIRST} == set(self.kernel.sockets)
 
 
-class Plot:
-    """One play: what clients do between the turns, drawn by hypothesis."""
-
-    steps = st.lists(
-        st.one_of(
-            st.tuples(st.just("connect"), st.sampled_from([5, 60, 100_000])),
-            st.tuples(st.just("say"), st.integers(0, 7), st.integers(1, 12)),
-            st.tuples(st.just("say"), st.integers(0, 7), st.integers(1, 12)),
-            st.tuples(st.just("piece"), st.integers(0, 7), st.sampled_from(["a", "b\n", "\n"])),
-            st.tuples(st.just("finish"), st.integers(0, 7)),
-            st.tuples(st.just("abort"), st.integers(0, 7)),
-            st.tuples(st.just("read"), st.integers(0, 7), st.integers(1, 300)),
-            st.tuples(st.just("poll")),
-            st.tuples(st.just("poll")),
-        ),
-        max_size=60,
+def steps() -> st.SearchStrategy[list[tuple[Any, ...]]]:
+    """What clients do between the turns of one play."""
+    client = st.integers(0, 7)
+    say = st.tuples(st.just("say"), client, st.integers(1, 12))
+    poll = st.tuples(st.just("poll"))
+    step = st.one_of(
+        *(say, say, poll, poll),
+        st.tuples(st.just("connect"), st.sampled_from([5, 60, 100_000])),
+        st.tuples(st.just("piece"), client, st.sampled_from(["a", "b\n", "\n"])),
+        st.tuples(st.sampled_from(["finish", "abort"]), client),
+        st.tuples(st.just("read"), client, st.integers(1, 300)),
     )
+    return st.lists(step, max_size=60)
+
+
+SMALL: list[tuple[Any, str, int]] = [
+    *((module, "READ_SIZE", 48) for module in (connection, readiness, uring_connection)),
+    *((connection, "LOW_WATER", 150), (connection, "HIGH_WATER", 500)),
+    *((completion, "BUFFERS", 4), (completion, "BUFFER_SIZE", 16), (acceptor, "ACCEPTS", 2)),
+    *((room, "BATCH_SIZE", 100), (room, "SEND_COST", 4)),
+]
+"""Bounds, so that a few lines meet all of them."""
 
 
 @pytest.mark.parametrize("plays", [60, pytest.param(2000, marks=pytest.mark.long)])
@@ -349,21 +330,12 @@ class Plot:
 def test_transcript_holds_whatever_the_back_end_does(
     loop: str, flush: Flush, plays: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing lost, doubled, out of order or under another's name; small bounds, so that a few
-    lines meet all of them."""
-    monkeypatch.setattr(connection, "READ_SIZE", 48)
-    monkeypatch.setattr(readiness, "READ_SIZE", 48)
-    monkeypatch.setattr(uring_connection, "READ_SIZE", 48)
-    monkeypatch.setattr(completion, "BUFFERS", 4)
-    monkeypatch.setattr(completion, "BUFFER_SIZE", 16)
-    monkeypatch.setattr(connection, "LOW_WATER", 150)
-    monkeypatch.setattr(connection, "HIGH_WATER", 500)
-    monkeypatch.setattr(acceptor, "ACCEPTS", 2)
-    monkeypatch.setattr(room, "BATCH_SIZE", 100)
-    monkeypatch.setattr(room, "SEND_COST", 4)
+    """Nothing lost, doubled, out of order or under another's name."""
+    for bound in SMALL:
+        monkeypatch.setattr(*bound)
 
     @settings(max_examples=plays, deadline=None)
-    @given(steps=Plot.steps, seed=st.integers(0, 1 << 16))
+    @given(steps=steps(), seed=st.integers(0, 1 << 16))
     @example(steps=[("say", 0, 3), ("finish", 1), ("say", 0, 3), ("poll",)], seed=255)
     def play(steps: list[tuple[Any, ...]], seed: int) -> None:
         theatre = Theatre(loop, flush, seed)

@@ -52,39 +52,20 @@ def test_what_does_not_hold_a_number(holder: str, literal: str) -> None:
     assert not holds(Claim("README.md", "1 MiB", holder, literal))
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        *(
-            "4 µs",
-            "64KiB",
-            "`15`%",
-            "3x",
-            "descriptor 1024",
-            "N - 1 sends",
-            "2 (N - 1)",
-            "v6",
-            "-1",
-        ),
-        *("three times", "two more calls", "twice", "half as long", "Python 3.7", "epoll(2)/4"),
-    ],
-)
+NUMBERS = [
+    *("4 µs", "64KiB", "`15`%", "3x", "-1", "descriptor 1024", "N - 1 sends", "2 (N - 1)", "v6"),
+    *("three times", "two more calls", "twice", "half as long", "Python 3.7", "epoll(2)/4"),
+]
+OTHERS = ["v3, IPv4", "epoll(7)", "two terminals", "half a line", "tests/a.py::test_1", "a second"]
+
+
+@pytest.mark.parametrize("text", NUMBERS)
 def test_numbers_are_seen(text: str) -> None:
     assert unheld(f"It is {text}, so.", [])
     assert unheld(f"It is {text}, so.", [Claim("", text, "", "")]) == []
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "v3, IPv4",
-        "epoll(7)",
-        "two terminals",
-        "half a line",
-        "tests/a.py::test_1100",
-        "a second one",
-    ],
-)
+@pytest.mark.parametrize("text", OTHERS)
 def test_names_are_no_numbers(text: str) -> None:
     assert unheld(f"It is {text}, so.", []) == []
 

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,13 +25,13 @@ from benchmarks.harness.process import DEADLINE
 from benchmarks.harness.server import SERVERS, Server
 from benchmarks.harness.strace import SAME, WAITS
 from stages.course.blocks import functions
-from tests.support.wire import Peer
+from tests.support.wire import Peer, come_in, padded
 
 PAGES = [
     *(ROOT / folder / "README.md" for folder in (".", "lowlevel", "profiling")),
     *sorted(ROOT.glob("stages/**/*.md")),
 ]
-SERVED = [*ROOT.glob("stages/v*/**/*.py"), *ROOT.glob("lowlevel/*.py")]
+SERVED = [*ROOT.glob("stages/v*/**/*.py"), *ROOT.glob("lowlevel/**/*.py")]
 OURS = {name for path in SERVED for name in functions(str(path.relative_to(ROOT)))}
 PYTHON = (builtins, os, select, signal, socket.socket, asyncio.StreamReader, asyncio.StreamWriter)
 TESTS = [*ROOT.glob("tests/**/*.py"), *ROOT.glob("benchmarks/**/test_*.py")]
@@ -39,6 +40,7 @@ CHOSEN = " ".join(
     for path in (str(path.relative_to(ROOT)) for path in TESTS)
 )
 """What `-k` chooses from."""
+OWN = r"(?:benchmarks|lowlevel|profiling|stages|tests)/"
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 
 
@@ -49,18 +51,20 @@ def anchor(heading: str) -> str:
 
 
 @each_page
-def test_links_lead_somewhere(page: Path) -> None:
+def test_links_and_paths_lead_somewhere(page: Path) -> None:
     text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
     for target in re.findall(r"\]\(([^)\s]+)\)", text):
         assert "://" not in target, f"{target}: the project stands for itself"
         path, _, fragment = target.partition("#")
-        file = (page.parent / path).resolve() if path else page
-        assert file.exists(), f"{page.name}: {target}"
+        file = page.parent / path if path else page
+        assert file.exists(), target
         if re.fullmatch(r"L\d+", fragment):
             assert int(fragment[1:]) <= file.read_text().count("\n"), target
         elif fragment:
             headings = re.findall(r"^#+ (.+)$", file.read_text(), re.MULTILINE)
             assert fragment in map(anchor, headings), target
+    for path in re.findall(rf"(?<![/.\w]){OWN}[\w./-]*\w", page.read_text()):
+        assert (ROOT / path).exists(), path
 
 
 @each_page
@@ -90,12 +94,8 @@ def commands(page: Path) -> list[str]:
 
 @each_page
 def test_commands_name_what_is_there(page: Path, pytestconfig: pytest.Config) -> None:
-    """Files, tests, and the options of pytest and of our own tools."""
+    """Tests, and the options of pytest."""
     for command in commands(page):
-        for path in re.findall(
-            r"(?<![\w/])(?:stages|tests|benchmarks|lowlevel|profiling)/[\w./-]*", command
-        ):
-            assert (ROOT / path).exists(), command
         for file, test in re.findall(r"([\w/]+\.py)::(\w+)", command):
             assert test in functions(file), command
         arguments = command.partition(" -m pytest")[2]
@@ -132,54 +132,26 @@ def test_the_two_commands() -> None:
 
 def snippet(page: str) -> str:
     """The first piece of Python on a page."""
-    found = re.search(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
-    assert found
-    return found[1]
+    return (ROOT / page).read_text().partition("```python\n")[2].partition("```")[0]
 
 
-def run_instead(program: Path, source: str) -> Server:
+def server_of(tmp_path: Path, source: str) -> Server:
+    program = tmp_path / "program.py"
     program.write_text(source)
     return Server(f"{sys.executable} -u {program} --port {{port}}")
 
 
-def first_server(tmp_path: Path) -> Server:
-    """The one that v1's page begins with."""
+@pytest.fixture
+def first(tmp_path: Path) -> Iterator[Server]:
+    """The server that v1's page begins with."""
     source = snippet("stages/v1/README.md")
     assert source.count("8080") == 1
-    port = "int(__import__('sys').argv[2])"
-    return run_instead(tmp_path / "first.py", source.replace("8080", port))
+    with server_of(tmp_path, source.replace("8080", "int(__import__('sys').argv[2])")) as server:
+        yield server
 
 
-def test_first_server_hears_one_client_at_a_time(tmp_path: Path) -> None:
-    with first_server(tmp_path) as server:
-        ana, bea = Peer(server.address), Peer(server.address)
-        bea.say("me, too")
-        ana.say("one")
-        server.log.wait(f"{ana.name} dice: one".__eq__)
-        ana.say("two")
-        server.log.wait(f"{ana.name} dice: two".__eq__)
-        assert not any(bea.name in line for line in server.log.all())
-        ana.close()
-        server.log.wait(f"{bea.name} dice: me, too".__eq__)
-
-
-def test_first_server_takes_what_comes_together_for_a_message(tmp_path: Path) -> None:
-    with first_server(tmp_path) as server:
-        ana = Peer(server.address)
-        ana.say("one", "two")
-        server.log.wait(f"{ana.name} dice: one".__eq__)
-        assert server.log[server.log.wait("two".__eq__)] == "two", "without a name before it"
-
-
-def test_first_server_ends_at_a_letter_cut_in_two(tmp_path: Path) -> None:
-    with first_server(tmp_path) as server:
-        ana = Peer(server.address)
-        ana.send("é".encode()[:1])
-        assert server.wait() == 1
-        assert "UnicodeDecodeError" in server.errors.rest()[-1]
-
-
-def naive_room(tmp_path: Path) -> Server:
+@pytest.fixture
+def naive(tmp_path: Path) -> Iterator[Server]:
     """v2 with the line that v3's page begins with."""
     log = '            self.log(f"{client.name} dice: {text}")\n'
     loop = "            data = text.encode() + b'\\n'\n"
@@ -187,42 +159,64 @@ def naive_room(tmp_path: Path) -> Server:
     loop += textwrap.indent(snippet("stages/v3/README.md"), " " * 12)
     source = (ROOT / "stages/v2/server.py").read_text()
     assert source.count(log) == 1
-    return run_instead(tmp_path / "naive.py", source.replace(log, log + loop))
+    with server_of(tmp_path, source.replace(log, log + loop)) as server:
+        yield server
 
 
-def test_naive_room_loses_what_the_kernel_does_not_take(tmp_path: Path) -> None:
-    with naive_room(tmp_path) as server:
-        ana, bea = Peer(server.address), Peer(server.address, receive_buffer=4096)
-        for peer in (ana, bea):
-            server.log.wait(f"Cliente conectado: {peer.name}".__eq__)
-        server.shrink_send_buffer(bea.sock)
-        said = [f"{number:06d}" + "." * 1000 for number in range(2000)]
-        reader = threading.Thread(target=ana.rest)  # she hears herself, and reads
-        reader.start()
-        for line in said:
-            ana.say(line)
-        ana.finish()
-        server.log.wait(f"Cliente desconectado: {ana.name}".__eq__)
-        reader.join(DEADLINE)
-        bea.finish()
-        heard = bea.rest().decode().splitlines()
-        assert heard[0] == said[0]
-        assert heard != said, "then the page is wrong"
+def test_first_server_hears_one_client_at_a_time(first: Server) -> None:
+    ana, bea = Peer(first.address), Peer(first.address)
+    bea.say("me, too")
+    for text in ("one", "two"):
+        ana.say(text)
+        first.log.wait(f"{ana.name} dice: {text}".__eq__)
+    assert not any(bea.name in line for line in first.log.all())
+    ana.close()
+    first.log.wait(f"{bea.name} dice: me, too".__eq__)
 
 
-def test_naive_room_ends_the_one_who_speaks(tmp_path: Path) -> None:
+def test_first_server_takes_what_comes_together_for_a_message(first: Server) -> None:
+    ana = Peer(first.address)
+    ana.say("one", "two")
+    first.log.wait(f"{ana.name} dice: one".__eq__)
+    first.log.wait("two".__eq__)  # without a name before it
+
+
+def test_first_server_ends_at_a_letter_cut_in_two(first: Server) -> None:
+    Peer(first.address).send("é".encode()[:1])
+    assert first.wait() == 1
+    assert "UnicodeDecodeError" in first.errors.rest()[-1]
+
+
+def test_naive_room_loses_what_the_kernel_does_not_take(naive: Server) -> None:
+    ana, bea = Peer(naive.address), Peer(naive.address, receive_buffer=4096)
+    come_in(naive, ana, bea)
+    naive.shrink_send_buffer(bea.sock)
+    texts = padded(2000, 1000)
+    reader = threading.Thread(target=ana.rest)  # she hears herself, and reads
+    reader.start()
+    for text in texts:
+        ana.say(text)
+    ana.finish()
+    naive.log.wait(f"Cliente desconectado: {ana.name}".__eq__)
+    reader.join(DEADLINE)
+    bea.finish()
+    lines = bea.rest().decode().splitlines()
+    assert lines[0] == texts[0]
+    assert lines != texts, "then the page is wrong"
+
+
+def test_naive_room_ends_the_one_who_speaks(naive: Server) -> None:
     """Whoever resets while the others' lines are told: the error comes up at the speaker's turn."""
-    with naive_room(tmp_path) as server:
-        ana = Peer(server.address)
-        reader = threading.Thread(target=ana.rest)
-        reader.start()
-        end = f"Cliente desconectado: {ana.name}"
-        while end not in server.log.all():
-            bea = Peer(server.address)
-            server.log.wait(f"Cliente conectado: {bea.name}".__eq__)
-            with contextlib.suppress(OSError):  # she has just been ended
-                ana.say(*["x"] * 8000)
-            bea.take(1)
-            bea.reset()
-            server.log.wait(lambda line: line in (end, f"Cliente desconectado: {bea.name}"))  # noqa: B023
-        reader.join(DEADLINE)
+    ana = Peer(naive.address)
+    reader = threading.Thread(target=ana.rest)
+    reader.start()
+    end = f"Cliente desconectado: {ana.name}"
+    while end not in naive.log.all():
+        bea = Peer(naive.address)
+        come_in(naive, bea)
+        with contextlib.suppress(OSError):  # she has just been ended
+            ana.say(*["x"] * 8000)
+        bea.take(1)
+        bea.reset()
+        naive.log.wait({end, f"Cliente desconectado: {bea.name}"}.__contains__)
+    reader.join(DEADLINE)

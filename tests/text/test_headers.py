@@ -10,7 +10,6 @@ Try               is run here, word for word but for the port
 from __future__ import annotations
 
 import ast
-import os
 import re
 import subprocess
 from contextlib import ExitStack
@@ -21,6 +20,7 @@ import pytest
 from benchmarks.harness.files import ROOT
 from benchmarks.harness.server import BROADCASTING, SERVERS, Server
 from stages.course import blocks
+from tests.support.run import running
 from tests.text.test_text import STEPS, functions, source
 
 HEADER = (
@@ -40,11 +40,9 @@ def fields(stage: str) -> dict[str, str]:
     header = ast.get_docstring(ast.parse(source(stage)))
     assert header
     assert header.startswith(f"{stage}: ")
-    found = re.findall(r"^([A-Z][^:\n]*): (.*(?:\n    .*)*)", header, re.MULTILINE)
-    assert f"Changed since {BEFORE[stage]}" in dict(found)
-    return {
-        name.removesuffix(f" {BEFORE[stage]}"): re.sub(r"\s+", " ", text) for name, text in found
-    }
+    named = re.findall(r"^([A-Z][^:\n]*): (.*(?:\n    .*)*)", header, re.MULTILINE)
+    since = f" since {BEFORE[stage]}"
+    return {name.replace(since, " since"): re.sub(r"\s+", " ", text) for name, text in named}
 
 
 @pytest.mark.parametrize("stage", BEFORE)
@@ -86,19 +84,15 @@ def test_breaks_when_names_the_test_that_shows_it(stage: str) -> None:
     named = re.findall(r"tests/([\w/]+\.py)::(\w+)", fields(stage)["Breaks when"])
     assert named
     for file, test in named:
-        found = [
-            node
+        limits = [
+            ast.literal_eval(argument)
             for node in ast.parse((ROOT / "tests" / file).read_text()).body
             if isinstance(node, ast.FunctionDef) and node.name == test
-        ]
-        assert found, f"{file} has no {test}()"
-        limits = [
-            arguments
-            for mark in found[0].decorator_list
+            for mark in node.decorator_list
             if isinstance(mark, ast.Call) and ast.unparse(mark.func) == "pytest.mark.limit"
-            for arguments in map(ast.literal_eval, mark.args)
+            for argument in mark.args
         ]
-        assert stage in limits, f"{test}() does not expect {stage} to fail"
+        assert stage in limits, f"{file} has no {test}() that expects {stage} to fail"
 
 
 @pytest.mark.servers(*BEFORE)
@@ -111,28 +105,19 @@ def test_try_works(name: str, python: str, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setitem(cast(dict[str, list[str]], SERVERS), "try", command.split())
     with ExitStack() as stack:
         server = stack.enter_context(Server("try", python=python))
-        talks = []
-        connected = 0
-        for _ in range(clients):
-            talk = subprocess.Popen(
-                [python, *client.split(), "--port", str(server.address[1])],
-                cwd=ROOT,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-                env={**os.environ, "PYTHONIOENCODING": "utf-8"},
-            )
-            stack.enter_context(talk)
-            stack.callback(talk.kill)
-            talks.append(talk)
-            connected = 1 + server.log.wait(
-                lambda line: line.startswith("Cliente conectado: "), connected
-            )
-        speaker, *listeners = talks
+        words = [python, *client.split(), "--port", str(server.address[1])]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        speaker, *listeners = (
+            stack.enter_context(running(words, encoding="utf-8", **pipes)) for _ in range(clients)
+        )
+        connected = re.compile("Cliente conectado: ").match
+        first = server.log.wait(connected)
+        if listeners:
+            server.log.wait(connected, first + 1)
         assert speaker.stdin
         print("hola", file=speaker.stdin, flush=True)
-        said = server.log[server.log.wait(lambda line: line.endswith(" dice: hola"))]
+        message = server.log[server.log.wait(lambda line: line.endswith(" dice: hola"))]
         for listener in listeners:
             assert listener.stdout
-            assert listener.stdout.readline() == f"{said}\n"
+            assert listener.stdout.readline() == f"{message}\n"
         assert server.stop() == 0

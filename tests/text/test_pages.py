@@ -43,18 +43,32 @@ def test_pages_are_made_of_today_s_results_and_sources(
     assert not difference, f"{ANEW}\n{difference}"
 
 
-def test_blocks_values_and_lines_in_a_text(process: Callable[..., str]) -> None:
+def test_blocks_values_and_lines_are_made_anew(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And with --check only told."""
     text = (
         '<!-- [[[cog print(link("a page", "README.md")) ]]] -->\n{}\n<!-- [[[end]]] -->\n'
         'It asks <!-- value: calls("v1") -->{}<!-- end -->, <!-- another comment -->\n'
-        "[`Server.send`](server.py#L{}) and [`next_line`](../v1/server.py#L{}).\n"
+        "[`Server.send`]({}stages/v3/server.py#L{}).\n"
     )
+    page, root = tmp_path / "page.md", f"{os.path.relpath(ROOT, tmp_path)}/"
+    old = text.format("old", 7, root, 7)
     send = blocks.functions("stages/v3/server.py")["Server.send"][0]
-    next_line = blocks.functions("stages/v1/server.py")["next_line"][0]
-    source = (ROOT / "stages/v3/server.py").read_text().splitlines()
-    assert source[send - 1].startswith("    def send(")
-    expected = ("[a page](../../README.md)", "1 `recvfrom` + 1 `write` to the log", send, next_line)
-    assert process(text.format("old", 7, 7, 7)) == text.format(*expected)
+    lines = (ROOT / "stages/v3/server.py").read_text().splitlines()
+    assert lines[send - 1].startswith("    def send(")
+    new = text.format(
+        f"[a page]({root}README.md)", "1 `recvfrom` + 1 `write` to the log", root, send
+    )
+    page.write_text(old, "utf-8")
+    monkeypatch.setattr("stages.course.__main__.pages", lambda: [str(page)])
+    assert main(["--check"]) == 5
+    assert '\n-It asks <!-- value: calls("v1") -->7<!-- end -->' in capsys.readouterr().out
+    assert page.read_text("utf-8") == old
+    assert main([]) == 0
+    assert page.read_text("utf-8") == new
+    assert main(["--check"]) == 0
+    assert main(["--chek"]) == 2
 
 
 @pytest.mark.parametrize(
@@ -72,21 +86,6 @@ def test_blocks_values_and_lines_in_a_text(process: Callable[..., str]) -> None:
 def test_a_marker_that_is_wrong(process: Callable[..., str], text: str) -> None:
     with pytest.raises(CogError):
         process(text)
-
-
-def test_check_writes_nothing_and_tells(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    page = tmp_path / "page.md"
-    page.write_text('<!-- value: calls("v1") -->7<!-- end -->\n', "utf-8")
-    monkeypatch.setattr("stages.course.__main__.pages", lambda: [str(page)])
-    assert main(["--check"]) == 5
-    assert '\n-<!-- value: calls("v1") -->7<!-- end -->\n+<!-- value' in capsys.readouterr().out
-    assert "-->7<!--" in page.read_text("utf-8")
-    assert main([]) == 0
-    assert "-->1 `recvfrom` + 1 `write` to the log<!--" in page.read_text("utf-8")
-    assert main(["--check"]) == 0
-    assert main(["--chek"]) == 2
 
 
 @pytest.mark.parametrize("results", blocks.RESULTS)

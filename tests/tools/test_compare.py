@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +28,10 @@ from benchmarks.harness.process import DEADLINE
 from benchmarks.harness.server import SILENT
 from tests.support.needed import needed_in_ci
 
-FILES = sorted(["comparison.json", "comparison.md", *tables.PICTURES])
+FILES = ["comparison.json", "comparison.md", "cpu-per-delivery.svg", "readiness.svg"]
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def _matplotlib() -> None:
     if not importlib.util.find_spec("matplotlib"):
         needed_in_ci("no matplotlib (pip install -e '.[peers]')")
@@ -167,7 +167,7 @@ def test_compare_tables_say_what_is_not_there() -> None:
     assert flood["v3"] == ["limit [2]"] * len(flood["v3"])
     assert lock_step["epoll"][0] == "failed [1]" and lock_step["v3"][0] == "5.00"
     assert "c" not in lock_step, "what was not measured has no row"
-    assert "busy for less than 90%" in text
+    assert "busy for less than 90% of the time" in text
     memory = rows(text, "Memory per connection, KiB")
     assert memory["c"] == ["0.25 (0.25-0.25)"] and memory["v4"] == ["failed [3]"]
     assert rows(text, "CPU time of one wait, µs")["select"] == ["2.00 (1.50-3.00)", "too far"]
@@ -177,12 +177,9 @@ def test_compare_tables_say_what_is_not_there() -> None:
     assert "Left out: `trio` (trio is not installed)." in text.splitlines()
     assert "2024-02-29 12:34 UTC, commit 0123abc, changed, 2 x Abacus" in text
     assert "the server runs on CPU 1, the load on CPU 0" in text and "not saturated" not in text
-
-
-def test_compare_flood_in_python_says_so() -> None:
-    about = results()
-    about["parameters"] = {**about["parameters"], "saturating": False}
-    assert "The flood is in Python: not saturated." in tables.markdown(about)
+    about = {**ABOUT["parameters"], "saturating": False}
+    text = tables.markdown({**results(), "parameters": about})
+    assert "The flood is in Python: not saturated." in text
 
 
 @pytest.mark.parametrize(
@@ -209,89 +206,61 @@ def test_compare_results_belong_together() -> None:
         assert found["environment"]["date"] in (folder / picture).read_text("utf-8"), again
 
 
-@pytest.fixture
-def small(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
-    """A comparison with little work in each sample, as `small("epoll,c", folder)`."""
-    monkeypatch.setattr(compare, "LOADS", (("lock-step", 5), ("flood", 5), ("idle", 7)))
-    for name, value in {
-        "DESCRIPTORS": (10,),
-        "CPU_SECONDS": 0.01,
-        "BESIDE": (3, 5),
-        "IDLE_CLIENTS": 20,
-        "TURNS": 30,
-    }.items():
-        monkeypatch.setattr(samples, name, value)
-
-    def run(servers: str, folder: Path) -> int:
-        return compare.main(["--servers", servers, "--rounds", "1", "--output", str(folder)])
-
-    return run
-
-
 @pytest.mark.alone
-@pytest.mark.usefixtures("_matplotlib")
-def test_compare_small_run(small: Callable[..., int], tmp_path: Path) -> None:
-    """All files, of all servers and workloads; and the same files again from the JSON."""
-    if roster.PEERS["c"].missing():
-        needed_in_ci("no C compiler")
-    names = ["v4", "epoll", "c"]
-    assert small(",".join(names), tmp_path / "first") == 0
-    assert sorted(path.name for path in (tmp_path / "first").iterdir()) == FILES
-    found = figures.load(tmp_path / "first" / "comparison.json")
-    assert found["problems"] == []
-    taken = {(s["server"], figures.label(s), s["n"]) for s in found["samples"]}
-    assert len(taken) == len(found["samples"])
-    assert taken == {
-        *((name, f"{load} 5", 5) for name in names for load in ("lock-step", "flood")),
-        *((name, "idle 7", 7) for name in ("epoll", "c")),
-        *((name, "memory", 20) for name in names),
-        *((name, f"turn {n}", n) for name in ("v4", "epoll") for n in (3, 5)),
-        *((kind, "wait 10", 10) for kind in samples.WAITS),
-    }
-    assert str(tmp_path) not in (tmp_path / "first" / "comparison.json").read_text("utf-8")
-    for one in found["samples"]:
-        if one["workload"] in figures.LOADS:
-            assert one["deliveries"] > 0 and one["segments"] > 0
-            assert 0 < one["p50_seconds"] <= one["p99_seconds"] <= one["wall_seconds"]
-
-    source = str(tmp_path / "first" / "comparison.json")
-    assert compare.main(["--from", source, "--output", str(tmp_path / "again")]) == 0
-    for name in FILES:
-        first, again = ((tmp_path / folder / name).read_bytes() for folder in ("first", "again"))
-        assert first == again, f"{name} differs, though it is made from the same results"
-        if name.endswith(".svg"):
-            assert found["environment"]["date"] in again.decode()
-
-
-@pytest.mark.usefixtures("_matplotlib")
-def test_compare_server_that_dies(
-    small: Callable[..., int],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+def test_compare_small_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It is named with the reason, the others are measured, and the exit status is 1."""
-    source = tmp_path / "mortal.py"
-    source.write_text(
+    """All files, of all servers and workloads, and the same files again from the JSON. A server
+    that dies is named with the reason, the others are measured, and the exit status is 1."""
+    mortal, first, again = (tmp_path / name for name in ("mortal.py", "first", "again"))
+    mortal.write_text(
         "import socket, sys\n"
         "clients = []\n"
         "listener = socket.create_server(('127.0.0.1', int(sys.argv[2])))\n"
         "while len(clients) < 5: clients.append(listener.accept()[0])\n"
         "sys.exit('out of luck')\n"
     )
-    monkeypatch.setitem(roster.PEERS, "mortal", roster.Peer(str(source)))
+    monkeypatch.setitem(roster.PEERS, "mortal", roster.Peer(str(mortal), "a mayfly"))
     monkeypatch.setattr(compare, "NAMES", (*compare.NAMES, "mortal"))
-    assert small("epoll,mortal", tmp_path / "results") == 1
-    found = figures.load(tmp_path / "results" / "comparison.json")
-    assert {s["server"] for s in found["samples"] if s["workload"] != "wait"} == {"epoll"}
-    assert {problem["workload"] for problem in found["problems"]} == {
-        *("lock-step 5", "flood 5", "memory")
-    }
-    for problem in found["problems"]:
+    monkeypatch.setattr(compare, "LOADS", (("lock-step", 5), ("flood", 5), ("idle", 7)))
+    little = {"CPU_SECONDS": 0.01, "TURNS": 30, "DESCRIPTORS": (10,), "BESIDE": (3, 5)}
+    for name, value in {**little, "IDLE_CLIENTS": 20}.items():
+        monkeypatch.setattr(samples, name, value)
+    if roster.PEERS["c"].missing():
+        needed_in_ci("no C compiler")
+    names = ["v4", "epoll", "c"]
+    options = ["--servers", "v4,epoll,c,mortal", "--rounds", "1", "--output", str(first)]
+    assert compare.main(options) == 1
+    assert "failed: mortal, flood 5: " in capsys.readouterr().err
+    assert sorted(path.name for path in first.iterdir()) == FILES
+    found = figures.load(first / "comparison.json")
+    taken = [(s["server"], figures.label(s), s["n"]) for s in found["samples"]]
+    assert sorted(taken) == sorted(
+        [
+            *((name, f"{load} 5", 5) for name in names for load in ("lock-step", "flood")),
+            *((name, "idle 7", 7) for name in ("epoll", "c")),
+            *((name, "memory", 20) for name in names),
+            *((name, f"turn {n}", n) for name in ("v4", "epoll") for n in (3, 5)),
+            *((kind, "wait 10", 10) for kind in samples.WAITS),
+        ]
+    )
+    for one in found["samples"]:
+        if one["workload"] in figures.LOADS:
+            assert one["deliveries"] > 0 and one["segments"] > 0
+            assert 0 < one["p50_seconds"] <= one["p99_seconds"] <= one["wall_seconds"]
+    problems = {problem["workload"]: problem for problem in found["problems"]}
+    assert [*problems] == ["lock-step 5", "flood 5", "memory"]
+    for problem in problems.values():
         assert problem["server"] == "mortal" and problem["kind"] == "failed"
         assert "out of luck" in problem["reason"]
-    assert "failed [1]" in (tmp_path / "results" / "comparison.md").read_text("utf-8")
-    assert "failed: mortal, flood 5: " in capsys.readouterr().err
+    assert "failed [1]" in (first / "comparison.md").read_text("utf-8")
+    assert str(tmp_path) not in (first / "comparison.json").read_text("utf-8")
+
+    assert compare.main(["--from", str(first / "comparison.json"), "--output", str(again)]) == 1
+    for name in FILES:
+        text = (first / name).read_bytes()
+        assert text == (again / name).read_bytes(), f"{name} differs, but the results are the same"
+        assert found["environment"]["date"].encode() in text
 
 
 @pytest.mark.servers(*SILENT)
@@ -306,9 +275,33 @@ def test_memory_of_those_who_tell_nobody(name: str, monkeypatch: pytest.MonkeyPa
         assert kib["after_kib"] >= kib["before_kib"]
 
 
-def test_there_must_be_somebody_who_broadcasts(capsys: pytest.CaptureFixture[str]) -> None:
-    assert compare.main(["--servers", "v1,v2"]) == 1
-    assert capsys.readouterr().err == "compare: there is nothing to measure\n"
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ("--servers v1,v2", "there is nothing to measure"),
+        ("--servers epoll --output {tmp}/file/results", "cannot write to {tmp}/file/results: "),
+        *(
+            (f"--from {{tmp}}/{name} --output {{tmp}}/output", f"{{tmp}}/{name}: ")
+            for name in ("none", "file", "list", "empty", "half")
+        ),
+    ],
+)
+def test_compare_that_cannot_be_done(
+    options: str,
+    words: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Said in one line, before anything is measured, and nothing is written."""
+    monkeypatch.setattr(compare, "measure_all", lambda *_: pytest.fail("it measures first"))
+    contents = {"file": "", "list": "[]", "empty": "{}", "half": '{"environment": {}}'}
+    for name, text in contents.items():
+        (tmp_path / name).write_text(text)
+    assert compare.main(options.format(tmp=tmp_path).split()) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1 and lines[0].startswith(f"compare: {words.format(tmp=tmp_path)}")
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(contents)
 
 
 def test_compare_unknown_server(capsys: pytest.CaptureFixture[str]) -> None:
@@ -318,52 +311,19 @@ def test_compare_unknown_server(capsys: pytest.CaptureFixture[str]) -> None:
     assert "'nginx' is none of v1, v2, v3, v4, " in capsys.readouterr().err
 
 
-@pytest.mark.usefixtures("_matplotlib")
-def test_compare_unwritable_output(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Said in one line, before anything is measured."""
-
-    def measure(*_: object) -> None:
-        pytest.fail("it measures first")
-
-    monkeypatch.setattr(compare, "measure_all", measure)
-    (tmp_path / "file").touch()
-    output = tmp_path / "file" / "results"
-    assert compare.main(["--servers", "epoll", "--output", str(output)]) == 1
-    assert capsys.readouterr().err == f"compare: cannot write to {output}: Not a directory\n"
-
-
-@pytest.mark.usefixtures("_matplotlib")
-@pytest.mark.parametrize("text", [None, "", "[]", "{}", '{"environment": {}}'])
-def test_compare_from_a_wrong_file(
-    tmp_path: Path, text: str | None, capsys: pytest.CaptureFixture[str]
-) -> None:
-    source = tmp_path / "results.json"
-    if text is not None:
-        source.write_text(text)
-    assert compare.main(["--from", str(source), "--output", str(tmp_path / "output")]) == 1
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 1 and lines[0].startswith(f"compare: {source}: ")
-    assert not (tmp_path / "output").exists()
-
-
-@pytest.mark.usefixtures("_matplotlib")
 @pytest.mark.parametrize("whom", ["it alone", "as the terminal does"])
 def test_compare_interrupted(tmp_path: Path, whom: str) -> None:
     """Ctrl-C while a server is measured: exit status 130, one line, no file, no process."""
-    mark = f"SOCK_CHAT_TEST={tmp_path}"
+    options = ["--servers", "epoll,v4", "--output", str(tmp_path)]
     process = subprocess.Popen(
-        [
-            *(sys.executable, str(ROOT / "benchmarks" / "compare"), "--servers", "epoll,v4"),
-            *("--output", str(tmp_path)),
-        ],
+        [sys.executable, str(ROOT / "benchmarks" / "compare"), *options],
         cwd=tmp_path,
-        env={**os.environ, **dict([mark.split("=", 1)])},
+        env={**os.environ, "SOCK_CHAT_TEST": str(tmp_path)},
         stderr=subprocess.PIPE,
         encoding="utf-8",
         start_new_session=True,
     )
+    mark = f"SOCK_CHAT_TEST={tmp_path}"
     try:
         assert process.stderr
         line = process.stderr.readline()
@@ -372,10 +332,7 @@ def test_compare_interrupted(tmp_path: Path, whom: str) -> None:
         while not any(b"--port" in command for command in commands_with(mark)):
             assert time.monotonic() < deadline and process.poll() is None
             time.sleep(0.001)  # nothing can be waited for: the server is not our child
-        if whom == "it alone":
-            process.send_signal(signal.SIGINT)
-        else:
-            os.killpg(process.pid, signal.SIGINT)
+        (os.kill if whom == "it alone" else os.killpg)(process.pid, signal.SIGINT)
         _, err = process.communicate(timeout=DEADLINE)
     finally:
         with contextlib.suppress(ProcessLookupError):
@@ -383,8 +340,7 @@ def test_compare_interrupted(tmp_path: Path, whom: str) -> None:
         process.wait()
     assert process.returncode == 130
     assert err.splitlines()[-1] == "compare: stopped, nothing is written" and "Trace" not in err
-    assert list(tmp_path.iterdir()) == []
-    assert commands_with(mark) == []
+    assert list(tmp_path.iterdir()) == [] and commands_with(mark) == []
 
 
 def commands_with(mark: str) -> list[bytes]:

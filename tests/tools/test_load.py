@@ -12,13 +12,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from benchmarks.harness.compiled import no_compiler
-from benchmarks.harness.files import ROOT
 from benchmarks.harness.flood import SOURCE, Target
 from benchmarks.harness.process import DEADLINE, ServerError, free_port, wait_until
 from benchmarks.harness.server import Server
@@ -33,7 +33,7 @@ from tests.support.faulty import (
     last_dropped,
 )
 from tests.support.needed import needed_in_ci
-from tests.support.run import MARK, processes
+from tests.support.run import MARK, processes, running
 
 CLIENTS = 20
 SMALL = ("--clients", "20", "--senders", "4", "--rate", "100")
@@ -49,26 +49,18 @@ def tool(tmp_path: Path) -> Iterator[Tool]:
     """Start it as the leader of a session, as from a shell."""
     if no_compiler(SOURCE):
         needed_in_ci("no C compiler")
-    started: list[subprocess.Popen[str]] = []
+    with ExitStack() as stack:
 
-    def tool(*arguments: str) -> subprocess.Popen[str]:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.load", *arguments],
-            cwd=ROOT,
-            env={**os.environ, MARK: str(tmp_path)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-        started.append(process)
-        return process
+        def tool(*arguments: str) -> subprocess.Popen[str]:
+            process = running(
+                [sys.executable, "-m", "benchmarks.load", *arguments],
+                env={**os.environ, MARK: str(tmp_path)},
+                stdout=subprocess.PIPE,
+                start_new_session=True,
+            )
+            return stack.enter_context(process)
 
-    yield tool
-    for process in started:
-        if process.poll() is None:
-            process.kill()
-        process.communicate()
+        yield tool
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import re
@@ -13,17 +12,11 @@ from typing import Any
 import pytest
 
 from benchmarks.harness.files import ROOT
+from flames import page, perf, stacks
 from tests.support.needed import needed_in_ci
 from tests.tools.test_profiling_ends import run
 
 SHORT = ("--duration", "1", "--clients", "10", "--rate", "500")
-
-
-@pytest.fixture
-def module(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A module of profiling/, by name."""
-    monkeypatch.syspath_prepend(str(ROOT / "profiling"))
-    return importlib.import_module
 
 
 def pictures(page: Path) -> Any:
@@ -63,18 +56,18 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ],
 )
 def test_flamegraph_shows_what_the_server_did(
-    results: Path, number: int, server: str, wanted: list[str], module: Any
+    results: Path, number: int, server: str, wanted: list[str]
 ) -> None:
     text = (results / f"{server}.folded").read_text("utf-8")
     assert str(ROOT) not in text and str(Path.home()) not in text, "a path of this machine"
-    stacks = module("flames.stacks").parse_stacks(text)
+    counts = stacks.parse_stacks(text)
     page = (results / "index.html").read_text("utf-8")
     assert re.findall('<section id="(.+?)">', page)[number] == server
-    root, total = pictures(results / "index.html")[number], sum(stacks.values())
+    root, total = pictures(results / "index.html")[number], sum(counts.values())
     assert (root["name"], root["value"]) == ("all", total)
     assert root["text"].startswith(f"{total:,} of {total:,} samples, 100.0%: ")
     names = {frame["name"] for frame in frames(root)}
-    assert names == {"all", *(frame for stack in stacks for frame in stack.split(";"))}
+    assert names == {"all", *(frame for stack in counts for frame in stack.split(";"))}
     for pattern in wanted:
         assert any(re.fullmatch(rf"{pattern} \(.*", name) for name in names), pattern
     for frame in frames(root):
@@ -84,15 +77,15 @@ def test_flamegraph_shows_what_the_server_did(
 
 @pytest.mark.alone
 def test_flamegraph_pages_need_nothing_else(results: Path) -> None:
-    stacks = ["epoll.folded", "v2.folded", "v3.folded"]
+    folded = ["epoll.folded", "v2.folded", "v3.folded"]
     written = sorted(path.name for path in results.iterdir())
-    assert written == ["diff-v3-epoll.html", stacks[0], "index.html", *stacks[1:]]
+    assert written == ["diff-v3-epoll.html", folded[0], "index.html", *folded[1:]]
     for name in ("index.html", "diff-v3-epoll.html"):
         page = (results / name).read_text("utf-8")
         loads = r"<(?:link|img|iframe|object)\b|\bsrc=|@import|\b(?:url|fetch|import)\("
         assert not re.search(loads, page)
         assert set(re.findall(r'href="(.+?)"', page)) == (
-            {*stacks} if name == "index.html" else set()
+            {*folded} if name == "index.html" else set()
         )
         assert "Apache License" in page and "Mike Bostock" in page
         assert str(results) not in page and "{{" not in page
@@ -123,8 +116,7 @@ STACKS = Counter(
 )
 
 
-def test_folded_stacks_there_and_back(module: Any) -> None:
-    stacks = module("flames.stacks")
+def test_folded_stacks_there_and_back() -> None:
     assert stacks.parse_stacks(stacks.folded(STACKS)) == STACKS
     assert stacks.parse_stacks("a b 1;c 2\na b 1;c 3\n") == {"a b 1;c": 5}
     for wrong in ("no count", "a;b -1", "7"):
@@ -146,8 +138,8 @@ def test_folded_stacks_there_and_back(module: Any) -> None:
         ("alone", "alone"),
     ],
 )
-def test_frames_without_paths_of_this_machine(module: Any, frame: str, short: str) -> None:
-    assert module("flames.stacks").shortened({frame: 1}) == {short: 1}
+def test_frames_without_paths_of_this_machine(frame: str, short: str) -> None:
+    assert stacks.shortened({frame: 1}) == {short: 1}
 
 
 def line_of(file: str, text: str) -> int:
@@ -174,13 +166,13 @@ def line_of(file: str, text: str) -> int:
         ("LineProtocol.receive", "lowlevel/protocol.py", "def receive", "parse"),
     ],
 )
-def test_kind_of_a_line(module: Any, function: str, file: str, text: str, kind: str) -> None:
+def test_kind_of_a_line(function: str, file: str, text: str, kind: str) -> None:
     stack = f"main (x.py:1);{function} ({file}:{line_of(file, text)})"
-    assert module("flames.stacks").kind(stack) == kind
+    assert stacks.kind(stack) == kind
 
 
-def test_kind_of_native_frames(module: Any) -> None:
-    kind = module("flames.stacks").kind
+def test_kind_of_native_frames() -> None:
+    kind = stacks.kind
     assert kind("f (x.py:1);sock_send (socketmodule.c:1);send (libc.so.6)") == "send"
     assert kind("run (asyncio/runners.py:1);uv__read (stream.c:1);read (libc.so.6)") == "recv"
     assert kind("f (x.py:1);epoll_wait (libc.so.6)") == "wait"
@@ -188,8 +180,7 @@ def test_kind_of_native_frames(module: Any) -> None:
     assert kind("[no symbol] (libc.so.6)") == "rest"
 
 
-def test_shares_of_kinds_and_functions(module: Any) -> None:
-    stacks = module("flames.stacks")
+def test_shares_of_kinds_and_functions() -> None:
     shares = stacks.shares(STACKS)
     assert set(shares) == set(stacks.KINDS) and sum(shares.values()) == pytest.approx(1)
     assert (shares["parse"], shares["room"], shares["loop"]) == (0.6, 0.3, 0.1)
@@ -199,8 +190,7 @@ def test_shares_of_kinds_and_functions(module: Any) -> None:
     assert stacks.functions({"f (a.py:1);f (a.py:1)": 2}) == {"f (a.py)": (1.0, 1.0)}
 
 
-def test_picture_of_stacks(module: Any) -> None:
-    page = module("flames.page")
+def test_picture_of_stacks() -> None:
     root = page.picture(STACKS)
     assert root == page.picture(Counter(dict(reversed(STACKS.items()))))
     texts = {frame["name"]: frame["text"] for frame in frames(root)}
@@ -210,8 +200,7 @@ def test_picture_of_stacks(module: Any) -> None:
     assert fills["run (a.py:2)"] == page.COLOURS["parse"] and fills["all"] == page.MIXED
 
 
-def test_difference_of_stacks(module: Any) -> None:
-    page = module("flames.page")
+def test_difference_of_stacks() -> None:
     other = Counter({"<module> (a.py:9);run (a.py:9);handle (stages/v4/server.py:1)": 4})
     head, *rows = page.difference_rows(STACKS, other, ("v3", "v4"))
     assert head[:4] == ["function", "self v3", "self v4", "difference"]
@@ -226,8 +215,8 @@ def test_difference_of_stacks(module: Any) -> None:
     assert texts["run (a.py)"] == "v3: 100.0%, v4: 100.0%, difference +0.0"
 
 
-def test_shares_by_perf(module: Any) -> None:
-    shares = module("flames.perf").shares
+def test_shares_by_perf() -> None:
+    shares = perf.shares
     kernel, user = "\tffffffff81000000 ", "\t          7f00 "
     send = f"{kernel}tcp_sendmsg\n{kernel}__sys_sendto\n{user}__send\n{user}sock_send\n"
     stub = f"{kernel}do_syscall_64\n{user}__send\n{user}sock_send\n"

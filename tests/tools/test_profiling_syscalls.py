@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from benchmarks.harness.files import ROOT
+from calls import counts
 from tests.contract.test_syscalls import EXPECTED
 from tests.support.needed import needed_in_ci
 from tests.tools.test_profiling_ends import DYING, program, run
@@ -129,10 +130,7 @@ def test_flood(tool: str, tmp_path: Path) -> None:
         (lambda n: n // 4, None),
     ],
 )
-def test_formula(function: Any, text: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(ROOT / "profiling"))
-    from calls import counts
-
+def test_formula(function: Any, text: str | None) -> None:
     assert counts.formula({n: Fraction(function(n)) for n in (2, 10, 50)}) == text
     assert counts.formula({n: Fraction(function(n)) for n in (2, 10)}) is None, "any two are a line"
 

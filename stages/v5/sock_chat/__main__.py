@@ -34,9 +34,9 @@ def main() -> Optional[str]:
     reason = missing()
     if reason:
         return reason
-    from sock_chat import config, server
+    from sock_chat import config, launch
 
-    return server.main(config.parse())
+    return launch.main(config.parse())
 
 
 def client() -> Union[int, str]:

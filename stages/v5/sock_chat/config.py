@@ -12,6 +12,7 @@ import argparse
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any
 
 from sock_chat.system import port_number
@@ -55,18 +56,36 @@ def rate(text: str) -> float:
     return number
 
 
+def network(text: str) -> IPv4Network | IPv6Network:
+    try:
+        return ip_network(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 @dataclass(frozen=True)
 class Config:
     host: str = option("127.0.0.1", "address or name (%(default)s)")
     port: int = option(8080, "0: any (%(default)s)", port_number)
     db: str = option(
-        ":memory:", "where history is kept; :memory: keeps nothing (%(default)s)",
-        metavar="FILE", choices=(":memory:",),
-    )  # fmt: skip
+        "sock_chat.db", "history and accounts; :memory: keeps nothing (%(default)s)", metavar="FILE"
+    )
+    keep: int = option(100_000, "messages kept (%(default)s)", from_zero, "N")
     rate: float = option(
         5.0, "lines per second of one client, of any kind; 0: no limit (5)", rate, "N"
     )
     burst: int = option(20, "lines that it may send at once (%(default)s)", from_one, "N")
+    tls_cert: str | None = option(None, "certificate, with its chain, in PEM", metavar="FILE")
+    tls_key: str | None = option(None, "its key, in PEM", metavar="FILE")
+    tls_port: int = option(
+        8443, "lines over TLS, if there is a certificate; 0: any (%(default)s)", port_number, "PORT"
+    )
+    trust_proxy: Sequence[IPv4Network | IPv6Network] = option(
+        (), "from there the PROXY protocol is believed; repeatable", network, "CIDR"
+    )
+    per_address: int = option(
+        64, "connections of one address, or of one /64; 0: no limit (%(default)s)", from_zero, "N"
+    )
     loop: str = option("uvloop", "event loop (%(default)s)", choices=LOOPS)
     quiet: bool = option(False, "no line per client")
 
@@ -93,7 +112,10 @@ def parse(
                 given[each.name] = _converted(each, text)
             except (argparse.ArgumentTypeError, ValueError) as error:
                 parser.error(f"{variable}: {error}")
-    return Config(**given)
+    config = Config(**given)
+    if (config.tls_cert is None) != (config.tls_key is None):
+        parser.error("--tls-cert and --tls-key go together")
+    return config
 
 
 def _flag(option: Field[Any]) -> str:

@@ -16,18 +16,19 @@ Value = TypeVar("Value")
 def party(address: str) -> str:
     """Who is behind an address: of IPv6, one customer has a whole /64. Where it is no address (a
     name, a path), it stands for itself."""
-    parsed = _parsed(address)
+    parsed = plain_address(address)
     if isinstance(parsed, IPv6Address):
         return str(IPv6Address(int(parsed) >> 64 << 64)) + "/64"
     return str(parsed or address)
 
 
 def is_loopback(address: str) -> bool:
-    parsed = _parsed(address)
+    parsed = plain_address(address)
     return parsed is not None and parsed.is_loopback
 
 
-def _parsed(address: str) -> IPv4Address | IPv6Address | None:
+def plain_address(address: str) -> IPv4Address | IPv6Address | None:
+    """Without a zone, and IPv4 as IPv4. None: it is no address."""
     try:
         parsed = ip_address(address.partition("%")[0])  # fe80::1%eth0
     except ValueError:

@@ -22,6 +22,8 @@ class Reason(Enum):
     CROWDED = "demasiadas conexiones"
     STOPPING = "el servidor se cierra"
     SLOW = "lector lento"
+    NO_TLS = "sin TLS"
+    BAD_HEADER = "cabecera PROXY mal formada"
 
 
 class Member(Protocol):

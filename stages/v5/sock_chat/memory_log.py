@@ -42,5 +42,8 @@ class MemoryLog:
         messages, complete = self._tails.find(room, since, upto)
         done(Past(messages[-count:], not complete or len(messages) > count))
 
+    def close(self) -> None:
+        pass
+
     def full(self, author: Speaker) -> bool:
         return False

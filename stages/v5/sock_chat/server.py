@@ -1,66 +1,54 @@
-"""The server: a listener, those who come in by it, the end of a turn, the end of all.
-
-A turn of the chat begins with the first thing that happens in a room, and ends when all have been
-heard who are to be heard: by call_soon(), after the callbacks of this turn of the loop. Where
-several have spoken it hops LOOKS times more, and the loop asks the kernel each time: while a
-turn is sent, those who get it first answer, and all their answers go out in one more turn instead
-of two. A hop that has brought nobody is the last, and where clients speak one by one there is none.
-"""
+"""The server: its listeners, those who come in by them, the start and the stop."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
-import secrets
 import signal
 import socket
+import ssl
 import time
+from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 from errno import EMFILE, ENFILE, ENOBUFS, ENOMEM
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 from sock_chat.chat import Chat
 from sock_chat.config import Config
+from sock_chat.kept import Kept
+from sock_chat.limits import ConnectionLimiter
 from sock_chat.link import Reason
-from sock_chat.registry import LocalNames
+from sock_chat.proxy import HeaderReader, is_trusted
 from sock_chat.rooms import Rooms
 from sock_chat.system import (
     BACKLOG,
-    OWN,
     RESERVE,
     STDERR,
-    listen,
-    raise_descriptor_limit,
-    reserve_standard_streams,
     say,
     visible,
 )
 from sock_chat.tcp import Connection
-from sock_chat.unkept import LocalPeople, MemoryLog, NoAccounts
+from sock_chat.tls import make_context
+from sock_chat.turns import Turns
 
-NAME = "chat"
-LOOKS = 2  # hops before a turn of several speakers is told; more hops gather few messages more
-CROWDED = 8  # turns after such a one that hop, too
 ACCEPTS = 4  # newcomers per turn of asyncio, which schedules a retry for each when it fails
 NO_RESOURCES = (EMFILE, ENFILE, ENOBUFS, ENOMEM)  # what accept() may fail for
-KEEP = 10_000  # messages
 KEEPALIVE = {socket.TCP_KEEPIDLE: 60, socket.TCP_KEEPINTVL: 10, socket.TCP_KEEPCNT: 3}
 FULL = b"servidor lleno\n"
+CROWDED = "Demasiadas conexiones desde tu dirección."
 DRAIN = 1.0  # seconds in which what waits for clients is sent at the stop
+STOP_TIME = 1.8  # seconds in which all is over
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-def make_chat(config: Config, server: Server) -> Chat:
-    """Everything that sessions share; here is chosen what history and accounts are kept in."""
-    log = MemoryLog(KEEP)
-    names = LocalNames(time.monotonic, lambda: secrets.token_urlsafe(16))
-    people = LocalPeople(names)
+def make_chat(config: Config, kept: Kept, begin: Callable[[], None]) -> Chat:
+    """Everything that sessions share."""
     return Chat(
-        rooms=Rooms(log, time.monotonic, today, server.begin_turn),
-        log=log,
-        names=names,
-        accounts=NoAccounts(),
-        people=people,
+        rooms=Rooms(kept.log, time.monotonic, today, begin),
+        log=kept.log,
+        names=kept.names,
+        accounts=kept.accounts,
+        people=kept.people,
         clock=time.monotonic,
         today=today,
         rate=config.rate,
@@ -68,63 +56,89 @@ def make_chat(config: Config, server: Server) -> Chat:
     )
 
 
+def _set_alarm(signum: int, frame: object) -> None:
+    """Then the process ends, whatever holds it up: a stdout that takes nothing, for one."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # no handler outlives the end
+    signal.setitimer(signal.ITIMER_REAL, STOP_TIME)
+
+
 def today() -> datetime:
-    return datetime.now(timezone.utc)
+    return datetime.now(timezone.utc).replace(microsecond=0)
+
+
+class Door(NamedTuple):
+    """A listener. ready: what is printed before its address when it accepts."""
+
+    ready: str
+    listener: socket.socket
+    protocol: Callable[[Server], Connection] = Connection
 
 
 class Server:
-    """limit: of descriptors, RESERVE included."""
+    """doors: the last is announced last. limit: of descriptors, RESERVE included.
+    context: what TLS goes by; it is made anew when the certificate is. Raises store.StoreError."""
 
-    def __init__(self, config: Config, listener: socket.socket, limit: int):
+    def __init__(
+        self,
+        config: Config,
+        doors: Sequence[Door],
+        limit: int,
+        context: ssl.SSLContext | None = None,
+    ):
         self.config = config
+        self.context = context
         self.loop: asyncio.AbstractEventLoop
-        self.chat = make_chat(config, self)
-        self.reads = 0
-        self._listener = listener
+        self.turns = Turns(lambda: self.chat.rooms.flush())
+        self.kept = Kept(
+            config,
+            post=lambda call: self.loop.call_soon_threadsafe(call),
+            later=lambda seconds, call: self.loop.call_later(seconds, call),
+            report=lambda line: say(visible(line)),
+        )
+        self.chat = make_chat(config, self.kept, self.turns.begin)
+        self._doors = doors
         self._limit = limit - RESERVE
         self._connections: set[Connection] = set()
+        self._counted: set[Connection] = set()  # those that the limiter counts
+        self._limiter = ConnectionLimiter(config.per_address)
         self._full = False
-        self._looks = 0  # hops that the turn has left
-        self._crowded = 0  # turns that will still hop
-        self._reads_seen = 0
 
-    # Turns
-
-    def begin_turn(self) -> None:
-        self._looks, self._reads_seen = LOOKS, 0
-        self.loop.call_soon(self._hop)
-
-    def _hop(self) -> None:
-        reads = self.reads
-        busy = reads > 1 or self._crowded
-        if busy and self._looks and reads > self._reads_seen:
-            self._looks -= 1
-            self._reads_seen = reads
-            self.loop.call_soon(self._hop)
-        else:
-            self._crowded = CROWDED if reads > 1 else max(0, self._crowded - 1)
-            self.reads = 0
-            self.chat.rooms.flush()
-
-    # Those who come and go
+    # tcp.Owner
 
     def admit(self, connection: Connection) -> bool:
+        transport = connection.transport
         self._connections.add(connection)
-        sock = connection.transport.get_extra_info("socket")
-        if sock.fileno() >= self._limit:
-            connection.transport.write(FULL)  # an empty send buffer takes these few bytes at once
-            connection.transport.close()
+        if transport.get_extra_info("socket").fileno() >= self._limit:
+            transport.write(FULL)  # an empty send buffer takes these few bytes at once
+            transport.close()
             self._say_full(f"no quedan descriptores por debajo del {self._limit}")
             return False
         self._full = False
-        self._log(f"Cliente conectado: {connection.name}")
+        if is_trusted(connection.address, self.config.trust_proxy):
+            transport.set_protocol(HeaderReader(connection, self.loop))
+            return False
         return True
+
+    def enter(self, connection: Connection) -> None:
+        session = connection.session
+        assert session
+        self._log(f"Cliente conectado: {connection.name}")
+        if self._limiter.admit(connection.address):
+            self._counted.add(connection)
+            session.start()
+        else:
+            session.finish(Reason.CROWDED, CROWDED)
 
     def leave(self, connection: Connection, reason: Reason) -> None:
         self._connections.discard(connection)
+        if connection in self._counted:
+            self._counted.remove(connection)
+            self._limiter.leave(connection.address)
+        why = f" ({reason.value})" if reason.value else ""
         if connection.session:
-            why = f" ({reason.value})" if reason.value else ""
             self._log(f"Cliente desconectado: {connection.name}{why}")
+        elif why:
+            self._log(f"Cliente rechazado: {connection.name}{why}")
 
     def _log(self, line: str) -> None:
         if not self.config.quiet:
@@ -141,30 +155,37 @@ class Server:
     async def serve(self) -> None:
         """Serve until SIGINT or SIGTERM."""
         stopping = asyncio.Event()
+        loop = asyncio.get_running_loop()
         for signum in STOP_SIGNALS:
-            asyncio.get_running_loop().add_signal_handler(signum, stopping.set)
+            loop.add_signal_handler(signum, stopping.set)
+            signal.signal(signum, _set_alarm)  # beside it, and at once
+        loop.add_signal_handler(signal.SIGHUP, self._reload)
         await self.start()
-        say(f"Servidor {NAME} iniciado en {self._listener.getsockname()}")
+        for door in self._doors:
+            say(f"{door.ready} {door.listener.getsockname()}")
         await stopping.wait()
-        signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # no handler outlives the end
         await self.stop()
 
     async def start(self) -> None:
-        self.loop = asyncio.get_running_loop()
+        self.loop = self.turns.loop = asyncio.get_running_loop()
         self.loop.set_exception_handler(self._complain)
-        for name, value in KEEPALIVE.items():  # accepted sockets inherit them
-            self._listener.setsockopt(socket.IPPROTO_TCP, name, value)
-        self._listening = await self.loop.create_server(
-            lambda: Connection(self), sock=self._listener, backlog=ACCEPTS
-        )
-        self._listener.listen(BACKLOG)  # the loop takes `backlog` for this queue, too
+        self._listening = []
+        for door in self._doors:
+            for name, value in KEEPALIVE.items():  # accepted sockets inherit them
+                door.listener.setsockopt(socket.IPPROTO_TCP, name, value)
+            protocol = partial(door.protocol, self)
+            self._listening.append(
+                await self.loop.create_server(protocol, sock=door.listener, backlog=ACCEPTS)
+            )
+            door.listener.listen(BACKLOG)  # the loop takes `backlog` for this queue, too
 
     async def stop(self) -> None:
         """Say goodbye to all, and wait a little until it has been sent."""
-        # A close() amid an accept() trips asyncio 3.12 and later.
-        self.loop.remove_reader(self._listener)
+        for door in self._doors:  # a close() amid an accept() trips asyncio 3.12 and later
+            self.loop.remove_reader(door.listener)
         await asyncio.sleep(0)
-        self._listening.close()
+        for listening in self._listening:
+            listening.close()
         deadline = self.loop.time() + DRAIN
         self.chat.rooms.flush()
         for connection in list(self._connections):
@@ -177,6 +198,14 @@ class Server:
             connection.transport.abort()
         await asyncio.sleep(0)
 
+    def _reload(self) -> None:
+        """SIGHUP: whoever comes in by TLS from now on sees the certificate as it is now."""
+        if self.config.tls_cert:
+            try:
+                self.context = make_context(self.config.tls_cert, self.config.tls_key)
+            except OSError as error:
+                say(f"El certificado sigue siendo el de antes: {error}", STDERR)
+
     def _complain(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """One line for what asyncio would log with a traceback."""
         error = context.get("exception")
@@ -184,25 +213,3 @@ class Server:
             self._say_full(str(error))  # accept() failed; asyncio tries again after a second
         else:
             say(f"{context['message']}: {error!r}", STDERR)
-
-
-def main(config: Config) -> str | None:
-    """Serve. Returns why it cannot, for sys.exit()."""
-    logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # _complain() says what is to be said
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback before serve() takes over
-    reserve_standard_streams()
-    limit = raise_descriptor_limit()
-    if limit < RESERVE + OWN:
-        return f"El límite de {limit} descriptores no deja sitio a nadie"
-    try:
-        listener = listen(config.host, config.port)
-    except (OSError, UnicodeError) as error:
-        return f"No se puede escuchar en {(config.host, config.port)}: {error}"
-    server = Server(config, listener, limit)
-    if config.loop == "asyncio":
-        asyncio.run(server.serve())
-    else:
-        import uvloop
-
-        uvloop.run(server.serve())
-    return None

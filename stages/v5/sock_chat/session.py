@@ -41,25 +41,10 @@ NEVER = float("inf")
 
 class Session:
     __slots__ = (
-        "_bucket",
-        "_in_run",
-        "_input",
-        "_input_ended",
-        "_runner",
-        "_started",
-        "_time_left",
-        "chat",
-        "claimed",
-        "deadline",
-        "ended",
-        "failures",
-        "link",
-        "nick",
-        "owner",
-        "room",
-        "room_name",
-        "visit",
-    )
+        "_bucket", "_in_run", "_input", "_input_ended", "_runner", "_started", "_time_left",
+        "chat", "claimed", "deadline", "ended", "failures", "link", "nick", "owner", "room",
+        "room_name", "visit",
+    )  # fmt: skip
 
     def __init__(self, chat: Chat, link: Link, visit: Visit):
         self.chat = chat
@@ -72,9 +57,7 @@ class Session:
         self.failures = 0  # wrong passwords
         self.ended = False
         self._runner = Runner(self._asked, self._answered)
-        self._input: list[
-            Input
-        ] = []  # not handled yet; a deque takes 700 bytes of each idle client
+        self._input: list[Input] = []  # not handled yet; a deque takes 700 bytes of each client
         self._input_ended = False
         self._in_run = False
         self._started = False  # a line has been handled

@@ -37,7 +37,7 @@ CREATE TABLE accounts (folded TEXT PRIMARY KEY, shown TEXT NOT NULL, hash TEXT N
 CREATE TABLE bans (who TEXT PRIMARY KEY, until INTEGER NOT NULL, minutes INTEGER NOT NULL)"""
 START_TIMEOUT = 2.0  # seconds to wait at the start for a lock of another program's
 TIMEOUT = 0.1  # and later, before the disk counts as one that refuses
-CLOSE_TIMEOUT = 1.5
+CLOSE_TIMEOUT = 0.4  # twice: for what is waiting, and for the file; the stop may take 2 s in all
 JOURNAL_SIZE = 16 << 20  # bytes that the WAL keeps when all of it is in the database
 
 T = TypeVar("T")
@@ -105,7 +105,7 @@ class Store:
             database.execute("PRAGMA synchronous = NORMAL")
             database.execute(f"PRAGMA busy_timeout = {TIMEOUT * 1000:g}")
 
-        self.read(set_pragmas, lambda _: None, lambda error: None)
+        self._orders.put(_Order(set_pragmas, lambda _: None, lambda error: None, False))
 
     def close(self, timeout: float = CLOSE_TIMEOUT) -> None:
         """Do what is to be done still, and close the file. A disk that takes longer than that is

@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import os
 import select
+import signal
 import socket
 import sys
 from contextlib import suppress
@@ -14,58 +15,52 @@ BACKLOG = 1024  # connections the kernel completes before we accept(): a burst o
 RESERVE = 16  # descriptors that no client gets: the log, a library, an operator need some
 
 STDOUT, STDERR = 1, 2
-OWN = 16  # descriptors that a server of any kind needs for itself
 failed_streams: set[int] = set()
 
 
 def say(line: str, stream: int = STDOUT) -> None:
     """Write one line to a standard stream, by write(2) itself: no buffer holds it back, or fails
     once more at exit. EPIPE or ENOSPC cost this line, and stderr hears of it once."""
-    encoding = getattr(sys.stdout if stream == STDOUT else sys.stderr, "encoding", "utf-8")
-    data = f"{line}\n".encode(encoding, "backslashreplace")
-    try:
-        while data:
-            try:
-                data = data[os.write(stream, data) :]
-            except BlockingIOError:  # a pipe that its other user made non-blocking
-                select.select([], [stream], [])
-    except OSError as error:
-        if stream not in failed_streams:
-            failed_streams.add(stream)
-            say(f"No se puede escribir el registro: {error.strerror}", STDERR)
+    data = f"{line}\n".encode(getattr(sys.stdout, "encoding", "utf-8"), "backslashreplace")
+    while data:
+        try:
+            data = data[os.write(stream, data) :]
+        except BlockingIOError:  # a pipe that its other user made non-blocking
+            select.select([], [stream], [])
+        except OSError as error:
+            if stream not in failed_streams:
+                failed_streams.add(stream)
+                say(f"No se puede escribir el registro: {error.strerror}", STDERR)
+            return
 
 
 def visible(text: str) -> str:
     """Escape what a terminal would obey or hide, as `\\x1b` or `\\u202e`."""
-    if text.isprintable():
-        return text
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+    escaped = (char if char.isprintable() else repr(char)[1:-1] for char in text)
+    return text if text.isprintable() else "".join(escaped)
 
 
-def raise_descriptor_limit() -> int:
-    """Raise the soft limit on descriptors to the hard one, getrlimit(2), and return it."""
+def prepare_process() -> int:
+    """What comes before the first socket. Returns how many descriptors there may be."""
     import resource  # only here: elsewhere than on Unix main() must get to its clear line
 
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback before run() takes over
+    # The alarm of a stop. A write(2) that blocks is taken up again, PEP 475, but after the handler.
+    signal.signal(signal.SIGALRM, lambda signum, frame: os._exit(0))
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= STDERR:
+        pass  # no socket may get the number of a stream that was closed at the start
+    os.close(fd)
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with suppress(OSError, ValueError):  # a hard limit above fs.nr_open
+    with suppress(ValueError):  # EPERM: a hard limit above fs.nr_open
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
-def reserve_standard_streams() -> None:
-    """Put /dev/null where 0, 1 or 2 was closed at the start: no socket may get their numbers."""
-    while (fd := os.open(os.devnull, os.O_RDWR)) <= STDERR:
-        pass
-    os.close(fd)
-
-
 def listen(host: str, port: int) -> socket.socket:
     """A socket that listens on the first address of `host`. OSError, UnicodeError: cannot."""
-    infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    family, kind, proto, _, addr = infos[0]
+    family, kind, proto, _, addr = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     listener = socket.socket(family, kind, proto)
-    # Connections of an earlier run may linger in TIME_WAIT; they must not keep the port.
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # in spite of TIME_WAIT
     # Linux hands these on to every accepted socket: a peer that vanished is found out, and a small
     # message does not wait for the acknowledgement of the one before (Nagle).
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)

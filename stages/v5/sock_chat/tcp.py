@@ -10,9 +10,8 @@ Writing. What the kernel does not take waits in the transport. Below LOW_WATER n
 `write` is the transport's own. The transport calls pause_writing() when it has more, and until
 resume_writing() each write is counted, and the one that passes HIGH_WATER ends the client.
 
-The end. A FIN ends what the client says, and nothing else: it is heard out, for at most
-HEARD_OUT seconds. Whoever is closed gets first what waits for it, for as long, or for
-THROWN_OUT seconds when the server wants it gone.
+The end. A FIN ends what the client says, and nothing else: it is heard out, for HEARD_OUT seconds.
+Whoever is closed gets first what waits for it, for as long, or THROWN_OUT when it has to go.
 """
 
 from __future__ import annotations
@@ -27,6 +26,7 @@ from sock_chat.codec import LINES, Codec, LineDecoder
 from sock_chat.limits import is_loopback
 from sock_chat.link import HIGH_WATER, LOW_WATER, Reason
 from sock_chat.session import NEVER, Session
+from sock_chat.turns import Turns
 
 READ_SIZE = 1 << 14  # bytes of one client's input that are handled before the others' turn
 LOOK = 10.0  # seconds between two looks for the end of a client that is not read
@@ -34,7 +34,7 @@ HEARD_OUT = 60.0  # seconds at most from a client's FIN, or /quit, to its end
 THROWN_OUT = 1.0  # seconds in which who has to go may read why
 TCP_CLOSE, TCP_CLOSE_WAIT = 7, 8  # tcp_states.h: reset; the peer has sent its FIN
 
-buffer = bytearray(READ_SIZE)  # what has been read is handled before anybody else reads
+buffer = bytearray(READ_SIZE)  # it has been emptied before anybody else is read
 
 
 class Owner(Protocol):
@@ -42,13 +42,17 @@ class Owner(Protocol):
 
     chat: Chat
     loop: asyncio.AbstractEventLoop
-    reads: int  # counts them, for it to see how much there is to do
+    turns: Turns
 
     def admit(self, connection: Connection) -> bool:
-        """Whether a newcomer is let in. Who is not has been closed."""
+        """Whether come_in() is to be called now. If not, the connection has been closed, or
+        another protocol has its transport, and calls it later."""
+
+    def enter(self, connection: Connection) -> None:
+        """Start the session, or end it instead."""
 
     def leave(self, connection: Connection, reason: Reason) -> None:
-        """The connection is gone, whether it was let in or not."""
+        """The connection is gone, however far it came."""
 
 
 def drop(data: bytes) -> None:
@@ -57,22 +61,9 @@ def drop(data: bytes) -> None:
 
 class Connection(asyncio.BufferedProtocol):
     __slots__ = (
-        "_deadline",
-        "_decoder",
-        "_end",
-        "_expiry",
-        "_input_ended",
-        "_look",
-        "_next",
-        "_owner",
-        "_reading",
-        "_reason",
-        "address",
-        "name",
-        "session",
-        "transport",
-        "write",
-    )
+        "_deadline", "_decoder", "_end", "_expiry", "_input_ended", "_look", "_next", "_owner",
+        "_reading", "_reason", "_send", "address", "name", "session", "transport", "write",
+    )  # fmt: skip
     codec: Codec = LINES
 
     def __init__(self, owner: Owner):
@@ -88,42 +79,54 @@ class Connection(asyncio.BufferedProtocol):
         self._deadline = NEVER  # when that is due
         self.session: Session | None = None
         self.write: Callable[[bytes], object] = drop
+        self._send: Callable[[bytes], object]  # what `write` is in good times
 
     # What the loop calls
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
+        self._send = self.transport.write
         peer = transport.get_extra_info("peername")
         self.name, self.address = str(peer), peer[0] if peer else ""
         if not peer:  # reset before anybody has asked for its name
             self.transport.abort()
         elif self._owner.admit(self):
-            self.transport.set_write_buffer_limits(LOW_WATER, LOW_WATER // 2)
-            self.write = self.transport.write
-            visit = Visit(self.address, secure=is_loopback(self.address))
-            self.session = Session(self._owner.chat, self, visit)
-            self.session.start()
-            self._keep_deadline()
+            self.come_in(secure=is_loopback(self.address))
+
+    def come_in(self, secure: bool) -> None:
+        """name and address are known, and whether nobody else can read what it sends."""
+        self.transport.set_write_buffer_limits(LOW_WATER, LOW_WATER // 2)
+        self.write = self._send
+        self.session = Session(self._owner.chat, self, Visit(self.address, secure))
+        self._owner.enter(self)
+        self._keep_deadline()
 
     def get_buffer(self, sizehint: int) -> bytearray:
         return buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        session = self.session
-        if session and self._reason is None:
-            self._owner.reads += 1
-            session.feed(self._decoder.receive(bytes(memoryview(buffer)[:nbytes])))
-            self._run(nbytes == READ_SIZE)
+        self.receive(bytes(memoryview(buffer)[:nbytes]), nbytes == READ_SIZE)
+
+    def receive(self, data: bytes, more: bool) -> None:
+        """more: there may be more to read."""
+        if self.session and self._reason is None:
+            self._owner.turns.reads += 1
+            self.session.feed(self._decoder.receive(data))
+            self._run(more)
 
     def eof_received(self) -> bool:
-        session = self.session
-        if session and self._reason is None:
+        self.end_input(is_whole=True)
+        return True  # it may still be written to
+
+    def end_input(self, is_whole: bool) -> None:
+        """is_whole: what follows the last newline is a line."""
+        if self.session and self._reason is None and not self._input_ended:
             self._input_ended = True
-            session.feed(self._decoder.finish())
-            session.finish_input()
+            if is_whole:
+                self.session.feed(self._decoder.finish())
+            self.session.finish_input()
             self._hear_out(HEARD_OUT)
             self._run()
-        return True  # it may still be written to
 
     def pause_writing(self) -> None:
         self.write = self._write_counted
@@ -131,7 +134,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def resume_writing(self) -> None:
         if self._reason is None:
-            self.write = self.transport.write
+            self.write = self._send
             self.wake()  # a write may have brought this about, and others are to come
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -168,17 +171,13 @@ class Connection(asyncio.BufferedProtocol):
         if self._reason is None:
             self._run_in(0.0)
 
-    # Writing to a client that is behind
-
     def _write_counted(self, data: bytes) -> None:
-        self.transport.write(data)
+        self._send(data)
         self._count()
 
     def _count(self) -> None:
-        if self._reason is None and self.transport.get_write_buffer_size() > HIGH_WATER:
+        if self._reason is None and self.waiting > HIGH_WATER:
             self.abort(Reason.SLOW)
-
-    # The session's turns
 
     def _run(self, more: bool = False) -> None:
         """more: there may be more to read. It waits for the next turn of the loop, for libuv would
@@ -217,7 +216,7 @@ class Connection(asyncio.BufferedProtocol):
             delay = self._deadline - self._owner.chat.clock()
             self._expiry = self._owner.loop.call_later(max(0.0, delay), self.session.expire)
 
-    # Reading, and what is not seen without it
+    # Reading
 
     def _read(self, wanted: bool) -> None:
         if wanted == self._reading:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from sock_chat.client.connection import Address
 from sock_chat.client.pipe import Pipe
 from sock_chat.client.terminal import Terminal, is_terminal
-from sock_chat.system import port_number, reserve_standard_streams
+from sock_chat.system import STDERR, port_number
 
 PORT, TLS_PORT = 8080, 8443
 
@@ -41,6 +41,13 @@ async def talk(host: str, port: int, tls: ssl.SSLContext | None) -> int | str:
     if is_terminal():
         return await Terminal(address).run(streams)
     await Pipe(streams).run()
+
+
+def reserve_standard_streams() -> None:
+    """Put /dev/null where 0, 1 or 2 was closed at the start: no socket may get their numbers."""
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= STDERR:
+        pass
+    os.close(fd)
 
 
 def main() -> int | str:

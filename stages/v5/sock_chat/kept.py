@@ -1,0 +1,40 @@
+"""What a server that is alone keeps: history, accounts and bans in one database, and in its memory
+who holds which nick."""
+
+import secrets
+import time
+from collections.abc import Callable
+
+from sock_chat.config import Config
+from sock_chat.memory_log import MemoryLog
+from sock_chat.registry import LocalNames
+from sock_chat.sqlite_log import SqliteLog
+from sock_chat.store import MEMORY, Post, Store
+from sock_chat.unkept import LocalPeople, NoAccounts
+
+
+class Kept:
+    """post: calls a function in the loop, from another thread. later: calls it after so many
+    seconds. report: takes a line for the operator. Raises StoreError."""
+
+    def __init__(
+        self,
+        config: Config,
+        post: Post,
+        later: Callable[[float, Callable[[], None]], object],
+        report: Callable[[str], None],
+    ):
+        self._store = Store(config.db, post)
+        self.log = (
+            MemoryLog(secrets.token_hex(8))
+            if config.db == MEMORY
+            else SqliteLog(self._store, later, config.keep, report)
+        )
+        self.names = LocalNames(time.monotonic, lambda: secrets.token_urlsafe(16))
+        self.accounts = NoAccounts()
+        self.people = LocalPeople(self.names)
+
+    def close(self) -> None:
+        """After the loop: write what there is to be written."""
+        self.log.close()
+        self._store.close()

@@ -1,0 +1,76 @@
+"""From the options to a server that runs, or to the one line that says why it cannot."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import socket
+import ssl
+from collections.abc import Sequence
+
+from sock_chat.config import Config
+from sock_chat.server import Door, Server
+from sock_chat.store import StoreError
+from sock_chat.system import RESERVE, listen, prepare_process
+from sock_chat.tcp import Connection
+from sock_chat.tls import TlsConnection, make_context
+
+READY = "Servidor chat iniciado en"
+READY_TLS = "TLS en"
+
+
+class Refusal(Exception):
+    """Why it cannot start, in one line."""
+
+
+def main(config: Config) -> str | None:
+    """Serve. Returns why it cannot, for sys.exit()."""
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # Server says what is to be said
+    limit = prepare_process()
+    if limit < 2 * RESERVE:
+        return f"El límite de {limit} descriptores no deja sitio a nadie"
+    try:
+        context = _context(config)
+        server = Server(config, _doors(config, context), limit, context)
+    except (Refusal, StoreError) as error:
+        return str(error)
+    try:
+        if config.loop == "asyncio":
+            asyncio.run(server.serve())
+        else:
+            import uvloop
+
+            uvloop.run(server.serve())
+    finally:
+        server.kept.close()
+    signal.setitimer(signal.ITIMER_REAL, 0)  # of the stop
+    return None
+
+
+def _context(config: Config) -> ssl.SSLContext | None:
+    if config.tls_cert is None:
+        return None
+    try:
+        return make_context(config.tls_cert, config.tls_key)
+    except OSError as error:
+        raise Refusal(f"No se puede usar el certificado {config.tls_cert}: {error}") from None
+
+
+def _doors(config: Config, context: ssl.SSLContext | None) -> Sequence[Door]:
+    doors = [Door(READY, _listen(config.host, config.port))]
+    if context:
+        doors.insert(0, Door(READY_TLS, _listen(config.host, config.tls_port), _over_tls))
+    return doors
+
+
+def _over_tls(server: Server) -> Connection:
+    assert server.context
+    return TlsConnection(server, server.context)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        return listen(host, port)
+    except (OSError, UnicodeError) as error:
+        raise Refusal(f"No se puede escuchar en {(host, port)}: {error}") from None

@@ -1,0 +1,102 @@
+"""A connection that speaks lines over TLS, on a port of its own.
+
+The handshake and the cipher are the ssl module's, between two buffers in memory; the socket stays
+the loop's, as without TLS. So what the kernel has not taken is counted where it waits, input comes
+a READ_SIZE at a time here, too, and there is no second transport that could outlive the first.
+
+A peer that ends with a FIN and no close_notify may have been cut off by somebody else: its
+unfinished line stays unsaid.
+"""
+
+from __future__ import annotations
+
+import ssl
+from contextlib import suppress
+
+from sock_chat.link import Reason
+from sock_chat.tcp import Connection, Owner
+
+HANDSHAKE = 10.0  # seconds
+RECORD = 1 << 14  # bytes at most of what a record holds
+
+
+def make_context(certificate: str, key: str | None) -> ssl.SSLContext:
+    """OSError, and ssl.SSLError is one: a file cannot be read, or is not what it should be."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_RENEGOTIATION
+    context.num_tickets = 0  # nobody resumes
+    # A key with a password would have the server ask for it at the terminal.
+    context.load_cert_chain(certificate, key, password="")
+    return context
+
+
+class TlsConnection(Connection):
+    __slots__ = ("_context", "_incoming", "_outgoing", "_tls")
+
+    def __init__(self, owner: Owner, context: ssl.SSLContext):
+        super().__init__(owner)
+        self._context = context
+        self._tls: ssl.SSLObject | None = None
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+
+    def come_in(self, secure: bool) -> None:
+        self._tls = self._context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+        self._send = self._encrypt
+        self._end = self._owner.loop.call_later(HANDSHAKE, self.abort, Reason.NO_TLS)
+
+    def receive(self, data: bytes, more: bool) -> None:
+        tls = self._tls
+        if tls is None or self._reason is not None:
+            return
+        self._incoming.write(data)
+        text, ended = b"", False
+        try:
+            if self.session is None:
+                tls.do_handshake()
+                self._flush()
+                if self._end:
+                    self._end.cancel()
+                    self._end = None
+                super().come_in(secure=True)
+            while record := tls.read(RECORD):
+                text += record
+            ended = True  # close_notify
+        except ssl.SSLWantReadError:
+            pass
+        except ssl.SSLError:
+            self._flush()  # the alert that says why
+            self.close(Reason.NO_TLS)
+            return
+        self._flush()
+        if text:
+            super().receive(text, more)
+        if ended:
+            self.end_input(is_whole=True)
+
+    def eof_received(self) -> bool:
+        self.end_input(is_whole=False)
+        return self.session is not None
+
+    def close(self, reason: Reason) -> None:
+        if self._tls and self._reason is None:
+            with suppress(ssl.SSLError):  # it has been sent, and the peer's has not come
+                self._tls.unwrap()
+            self._flush()
+        super().close(reason)
+
+    def _encrypt(self, data: bytes) -> None:
+        assert self._tls
+        view = memoryview(data)
+        try:
+            while view:
+                view = view[self._tls.write(view) :]
+        except ssl.SSLError:
+            self.abort(Reason.NO_TLS)
+        else:
+            self._flush()
+
+    def _flush(self) -> None:
+        """Hand what TLS wants to send to the transport."""
+        if self._reason is None and self._outgoing.pending:
+            self.transport.write(self._outgoing.read())
