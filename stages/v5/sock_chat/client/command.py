@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import os
 import ssl
 from collections.abc import Sequence
 
