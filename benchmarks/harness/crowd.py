@@ -46,11 +46,6 @@ def new_nick() -> str:
     return f"n{next(_numbers)}"
 
 
-def greet(nick: str) -> bytes:
-    """How the line begins with which a server that asks for a nick lets a client in."""
-    return f"* Hola, {nick}. ".encode()
-
-
 def message(number: int, size: int) -> bytes:
     """The line with which a client says `number`; at least 9 bytes."""
     return b"%08d" % number + b"." * (size - 9) + b"\n"
@@ -87,7 +82,8 @@ class Client:
 
     def await_greeting(self) -> None:
         """What the server says after it may have come, too, and is dropped."""
-        while not (self.rest.endswith(b"\n") and greet(self.name) in self.rest):
+        greeting = f"* Hola, {self.name}. ".encode()
+        while not (self.rest.endswith(b"\n") and greeting in self.rest):
             self.rest += self.receive()
         self.rest = b""
 

@@ -113,17 +113,17 @@ def flood(
     size: int = 32,
     cpu: int | None = None,
 ) -> Load:
-    """cpu: the one that the load has for itself; where it has none, it sleeps when it waits."""
+    """In C where that can be."""
     if compiled.no_compiler(SOURCE):
         return FloodInPython(server, clients, senders, in_flight, size)
-    return FloodInC(server, clients, senders, in_flight, size, cpu=cpu, spin=cpu is not None)
+    return FloodInC(server, clients, senders, in_flight, size, cpu=cpu)
 
 
 class FloodInC(Load):
     """flood.c, which ends with us. CompileError: there is no compiler.
 
+    cpu: the one that it has for itself; where it has none, it sleeps while it waits.
     deadline: seconds after which a delivery counts as lost.
-    spin: it does not sleep while it waits; where it has no CPU for itself it had better.
     """
 
     saturating = True
@@ -137,17 +137,17 @@ class FloodInC(Load):
         size: int = 32,
         *,
         cpu: int | None = None,
-        spin: bool = False,
         deadline: float | None = None,
     ):
         super().__init__(clients, senders, in_flight, size)
         host, port = server.address[:2]
-        given = (host, port, clients, self.senders, in_flight, size, deadline or DEADLINE)
+        arguments = [host, port, clients, self.senders, in_flight, size, deadline or DEADLINE]
+        arguments += [server.pid, int(cpu is not None), int(server.asks)]
         command = starter(signum=signal.SIGKILL, parent=os.getpid(), session=True)
-        command += [str(compiled.program(SOURCE)), *map(str, given), str(server.pid)]
+        command += [str(compiled.program(SOURCE)), *map(str, arguments)]
         with pinned(cpu):
             self._process = subprocess.Popen(
-                [*command, str(int(spin)), str(int(server.asks))],
+                command,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,

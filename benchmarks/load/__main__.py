@@ -81,7 +81,11 @@ def run(args: argparse.Namespace, signals: Signals) -> dict[str, Any]:
     with ExitStack() as stack:
         stack.enter_context(descriptor_limit_raised())
         stack.enter_context(pinned(load_cpu))
-        server = stack.enter_context(start(args, cpu)) if args.server else None
+        server = None
+        if args.server:
+            quiet = ["--quiet"] if args.server in SERVERS else []
+            server = Server(args.server, arguments=quiet, cpu=cpu, tied=True, asks=args.asks)
+            stack.enter_context(server)
         empty = server.resident_kib() if server else 0
         # So many can be under way before the oldest of them is a delivery that did not come.
         in_flight = math.ceil(args.rate * args.deadline / args.senders) + 2
@@ -97,11 +101,6 @@ def run(args: argparse.Namespace, signals: Signals) -> dict[str, Any]:
             dead = server and has_ended(server.process.pid, 0.5)
             raise ServerError(obituary(server) if server and dead else error) from None
     return report(args, answer, (cpu, load_cpu), (empty, resident) if server else None)
-
-
-def start(args: argparse.Namespace, cpu: int | None) -> Server:
-    quiet = ["--quiet"] if args.server in SERVERS else []
-    return Server(args.server, arguments=quiet, cpu=cpu, tied=True, asks=args.asks)
 
 
 def address_of(host: str, port: int) -> tuple[Any, ...]:

@@ -210,12 +210,9 @@ def _sampling(server: Server, log: Path) -> Callable[[], bool]:
     late = _after(4 * DEADLINE, server)
 
     def done() -> bool:
-        too_late = late()
-        if "Sampling process" in _text(log):
-            return True
-        if too_late:
+        if late():
             raise DeliveryError(f"py-spy did not begin within {4 * DEADLINE:g} s")
-        return False
+        return "Sampling process" in _text(log)
 
     return done
 
@@ -225,13 +222,7 @@ def _stop(name: str, server: Server, log: Path, raw: Path) -> Counter[str]:
     os.kill(server.process.pid, signal.SIGINT)
     if not has_ended(server.process.pid, 2 * DEADLINE):
         raise ProfilingError(f"{name}: py-spy did not end within {2 * DEADLINE:g} s")
-    stacks: Counter[str] = Counter()
-    try:
-        stacks = shortened(parse_stacks(raw.read_text("utf-8")))
-    except FileNotFoundError:
-        pass
-    except ValueError as error:
-        raise ProfilingError(f"{name}: py-spy wrote something else: {error}") from None
+    stacks = shortened(parse_stacks(_text(raw)))
     if sum(stacks.values()) < ENOUGH:
         few = (
             f"{sum(stacks.values())} samples are too few for a picture, {ENOUGH} are needed: take "
@@ -271,7 +262,6 @@ def _trouble(log: str) -> str:
     return f"py-spy: {match[1] or match[2]}" if match else ""
 
 
-def _text(log: Path) -> str:
-    with suppress(FileNotFoundError):
-        return log.read_text(errors="replace")
-    return ""
+def _text(file: Path) -> str:
+    """Of a file that py-spy may not have written."""
+    return file.read_text(encoding="utf-8", errors="replace") if file.exists() else ""

@@ -75,8 +75,8 @@ _LINES = [
     ("wait", re.compile(r"\b_select\(")),
     ("ring", re.compile(r"_syscall\(ENTER,")),
 ]
-_LOG = {"say", "visible", "escape", "log"}
-_PARSE = {"next_line", "text_of", "readline", "readuntil", "feed_data", "feed", "data_received"}
+_LOG = {"say", "visible", "log"}
+_PARSE = {"next_line", "readline", "readuntil", "feed_data", "feed", "data_received"}
 _ROOM = {"handle", "broadcast", "send", "try_send", "flush", "set_interest", "receive"}
 _LOOP = re.compile(
     r"lowlevel/(?:reactor|\w+_backend|connection|readiness|acceptor|uring/\w+)\.py"

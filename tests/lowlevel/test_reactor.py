@@ -144,9 +144,9 @@ def test_requeued_handlers_are_called_in_the_next_turn_which_does_not_wait(
     assert ear.masks[1:] == [READABLE], "ready and requeued is one call"
     reactor.requeue(ear, READABLE)
     reactor.unregister(ear)
+    assert not reactor._requeued, "the next wait would end at once, for nobody"
     reactor.poll(0)
     assert len(ear.masks) == 2
-    assert not reactor._requeued, "the next wait would end at once, for nobody"
 
 
 def test_timers_come_in_their_order_and_not_before_their_time(reactor: Reactor) -> None:

@@ -35,15 +35,28 @@ FIRST = 1_000_000
 
 
 class FakeKernel:
-    """Gives out descriptor numbers, the lowest that is free like the real one."""
+    """The listener; gives out descriptor numbers, the lowest that is free like the real one."""
 
     def __init__(self) -> None:
         self.sockets: dict[int, FakeSocket] = {}
         self.backlog: deque[FakeSocket] = deque()
         self.knock = False  # the listener's edge
 
-    def number(self) -> int:
-        return next(fd for fd in itertools.count(FIRST) if fd not in self.sockets)
+    def fileno(self) -> int:
+        return FIRST - 1
+
+    def setblocking(self, blocking: bool) -> None:
+        assert not blocking
+
+    def accept(self) -> tuple[FakeSocket, str]:
+        if not self.backlog:
+            raise BlockingIOError(errno.EAGAIN, "nobody")
+        sock = self.backlog.popleft()
+        if sock.name == "nobody":
+            raise ConnectionAbortedError(errno.ECONNABORTED, "gone before it came")
+        sock.fd = next(fd for fd in itertools.count(FIRST) if fd not in self.sockets)
+        self.sockets[sock.fd] = sock
+        return sock, sock.name
 
 
 class FakeSocket:
@@ -133,29 +146,6 @@ class FakeSocket:
         return READABLE * readable | WRITABLE * writable | HANGUP * hangup
 
 
-class FakeListener:
-    fd = FIRST - 1
-
-    def __init__(self, kernel: FakeKernel):
-        self.kernel = kernel
-
-    def fileno(self) -> int:
-        return self.fd
-
-    def setblocking(self, blocking: bool) -> None:
-        assert not blocking
-
-    def accept(self) -> tuple[FakeSocket, str]:
-        if not self.kernel.backlog:
-            raise BlockingIOError(errno.EAGAIN, "nobody")
-        sock = self.kernel.backlog.popleft()
-        if sock.name == "nobody":
-            raise ConnectionAbortedError(errno.ECONNABORTED, "gone before it came")
-        sock.fd = self.kernel.number()
-        self.kernel.sockets[sock.fd] = sock
-        return sock, sock.name
-
-
 class FakeBackend:
     """Reports everything that a real one may, in any order, and more."""
 
@@ -197,7 +187,7 @@ class FakeBackend:
                 elif self.random.random() < self.spurious:
                     mask = self.random.choice((READABLE, WRITABLE, READABLE | WRITABLE))
                     events.append((fd, mask))
-            elif fd == FakeListener.fd and self._somebody_knocks():
+            elif fd == self.kernel.fileno() and self._somebody_knocks():
                 events.append((fd, READABLE))
         self.random.shuffle(events)
         if self.random.random() < self.spurious:
@@ -228,8 +218,7 @@ class Theatre:
             self.fake = FakeBackend(self.kernel, loop == "edge", seed)
             self.reactor, self.room, let_in = on_readiness(self.fake, 2, flush, log)
         self.reactor.before_wait = self.room.flush
-        listener: Any = FakeListener(self.kernel)
-        Acceptor(listener, self.reactor, let_in, 1 << 30, self.log.append).open()
+        Acceptor(cast(Any, self.kernel), self.reactor, let_in, 1 << 30, self.log.append).open()
         self.clients: list[FakeSocket] = []
         self.words: dict[str, bytes] = {}
 

@@ -68,7 +68,7 @@ class Faulty(threading.Thread):
 
     def deliver(self, deliveries: Deliveries) -> None:
         for fd, text in deliveries:
-            with contextlib.suppress(OSError):  # this client has seen enough
+            with contextlib.suppress(KeyError, OSError):  # this client has seen enough
                 self.socks[fd].sendall(text)
 
     def __enter__(self) -> Faulty:

@@ -160,6 +160,8 @@ def naive(tmp_path: Path) -> Iterator[Server]:
     source = (ROOT / "stages/v2/server.py").read_text()
     assert source.count(log) == 1
     with server_of(tmp_path, source.replace(log, log + loop)) as server:
+        # Or whoever speaks first is ended by the one who only looked whether it accepts.
+        server.log.wait(re.compile("Cliente desconectado: ").match)
         yield server
 
 

@@ -155,7 +155,7 @@ def line_of(file: str, text: str) -> int:
         ("Server.turn", "stages/v3/server.py", "for sock in writable", "loop"),
         ("Server.receive", "stages/v3/server.py", "client.sock.recv(", "recv"),
         ("say", "stages/v3/server.py", "os.write(stream", "log"),
-        ("text_of", "stages/v3/server.py", "def text_of", "parse"),
+        ("next_line", "stages/v3/server.py", "def next_line", "parse"),
         ("Server.send", "stages/v4/server.py", "transport.write(data)", "send"),
         ("send_each", "lowlevel/room.py", "map(transmit", "send"),
         ("Room.say", "lowlevel/room.py", "self._size +=", "room"),
