@@ -76,7 +76,7 @@ BROADCASTING = tuple(name for name in SERVERS if name not in SILENT)
 
 _NEEDS = {
     "v5": (
-        "import confusable_homoglyphs, msgspec, precis_i18n, uvloop",
+        "import argon2, confusable_homoglyphs, msgspec, precis_i18n, uvloop",
         "the extra of v5 is not installed: pip install -e '.[chat]'",
     ),
     "uvloop": ("import uvloop", "uvloop is not installed: pip install uvloop"),

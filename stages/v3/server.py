@@ -128,7 +128,7 @@ class Server:
         try:
             data = b"" if requeued else client.sock.recv(READ_SIZE)
             client.in_buffer += data
-            while self.budget > 0 or client.in_buffer.count(b"\n") < 2:
+            while self.budget > 0 or client.in_buffer.find(b"\n") == client.in_buffer.rfind(b"\n"):
                 line = next_line(client.in_buffer)
                 if line is None:
                     break
@@ -167,7 +167,7 @@ class Server:
         """Send now what the kernel takes now; keep the rest, in order, once."""
         if not client.out_buffer and not client.lost:
             data = data[self.try_send(client, data) :]
-        if client.lost or not data:
+        if not data or client.lost:
             return
         client.out_buffer += data
         if len(client.out_buffer) <= HIGH_WATER:

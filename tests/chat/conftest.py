@@ -20,8 +20,10 @@ class Guest(Peer):
     """A client that has come in as `nick`, and has read its greeting; without a nick one that has
     read the question."""
 
-    def __init__(self, server: Server, nick: str = "", receive_buffer: int | None = None):
-        super().__init__(server.address, receive_buffer)
+    def __init__(
+        self, server: Server, nick: str = "", receive_buffer: int | None = None, source: str = ""
+    ):
+        super().__init__(server.address, receive_buffer, source)
         assert self.line() == QUESTION
         if nick:
             self.say(nick)

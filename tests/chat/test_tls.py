@@ -9,6 +9,7 @@ import ssl
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trustme
@@ -61,7 +62,7 @@ def tls_address(server: Server) -> tuple[str, int]:
 class TlsGuest(Peer):
     """The same as a Guest, over TLS."""
 
-    def __init__(self, server: Server, certificates: Certificates, nick: str = "", **options: int):
+    def __init__(self, server: Server, certificates: Certificates, nick: str = "", **options: Any):
         super().__init__(tls_address(server), **options)
         context = ssl.create_default_context(cafile=str(certificates.ca))
         self.sock = context.wrap_socket(self.sock, server_hostname="127.0.0.1")

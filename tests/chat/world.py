@@ -172,6 +172,9 @@ class FakePeople:
         known = self.banned.pop(name, None) is not None
         self.world.later("people", partial(done, known))
 
+    def bars(self, address: str) -> bool:
+        return address in self.banned
+
     def bans(self, done: Callable[[Sequence[Ban]], None]) -> None:
         bans = [Ban(who, minutes) for who, minutes in sorted(self.banned.items())]
         self.world.later("people", partial(done, bans))

@@ -51,9 +51,12 @@ def close_peers() -> None:
 
 
 class Peer:
-    """One connection to a server. receive_buffer: SO_RCVBUF, to make it a slow one."""
+    """One connection to a server. receive_buffer: SO_RCVBUF, to make it a slow one. source: the
+    address that it comes from; 127.0.0.0/8 has many."""
 
-    def __init__(self, address: tuple[object, ...], receive_buffer: int | None = None):
+    def __init__(
+        self, address: tuple[object, ...], receive_buffer: int | None = None, source: str = ""
+    ):
         host, port = str(address[0]), address[1]
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self.sock = socket.socket(family, socket.SOCK_STREAM)
@@ -61,6 +64,8 @@ class Peer:
         self.sock.settimeout(DEADLINE)
         if receive_buffer is not None:  # before connect: it decides the window that is offered
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        if source:
+            self.sock.bind((source, 0))
         self.sock.connect((host, port))
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.name = str(self.sock.getsockname())

@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from typing import Dict, Optional, Union
 
 PACKAGES = {  # of the extra `chat`, by the names of their modules
+    "argon2": "argon2-cffi",
     "confusable_homoglyphs": "confusable-homoglyphs",
     "msgspec": "msgspec",
     "precis_i18n": "precis-i18n",

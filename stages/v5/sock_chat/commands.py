@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 HISTORY = 50
 MAX_HISTORY = 200
 BAN_MINUTES = 60
+NOT_KEPT = "Ahora no se puede guardar."
 BAD_PASSWORD = "Una contraseña tiene de 8 a 128 caracteres."
 
 
@@ -98,7 +99,7 @@ async def history(session: Session, count: str = str(HISTORY)) -> None:
 
 @command("/register CONTRASEÑA", "hace tuyo el apodo que llevas")
 async def register(session: Session, text: str) -> None:
-    nick, password = session.nick, names.parse_password(text)
+    nick, password, accounts = session.nick, names.parse_password(text), session.chat.accounts
     assert nick
     if not session.visit.secure:
         session.refuse(TLS_ONLY)
@@ -106,16 +107,18 @@ async def register(session: Session, text: str) -> None:
         session.refuse(f"El apodo {nick.shown} ya es tuyo.")
     elif password is None:
         session.refuse(BAD_PASSWORD)
-    elif await Late[bool](lambda done: session.chat.accounts.register(nick, password, done)):
-        session.owner = True
-        session.tell(Notice(f"El apodo {nick.shown} es tuyo."))
     else:
-        session.refuse(f"El apodo {nick.shown} está en uso.")
+        fresh = await Late[bool | None](lambda done: accounts.register(nick, password, done))
+        if fresh:
+            session.owner = True
+            session.tell(Notice(f"El apodo {nick.shown} es tuyo."))
+        else:
+            session.refuse(NOT_KEPT if fresh is None else f"El apodo {nick.shown} está en uso.")
 
 
 @command("/password NUEVA", "cambia tu contraseña")
 async def password_(session: Session, text: str) -> None:
-    nick, password = session.nick, names.parse_password(text)
+    nick, password, accounts = session.nick, names.parse_password(text), session.chat.accounts
     assert nick
     if not session.visit.secure:
         session.refuse(TLS_ONLY)
@@ -123,24 +126,30 @@ async def password_(session: Session, text: str) -> None:
         session.refuse(f"El apodo {nick.shown} no tiene dueño.")
     elif password is None:
         session.refuse(BAD_PASSWORD)
-    elif await Late[bool](lambda done: session.chat.accounts.change(nick, password, done)):
-        session.tell(Notice("Contraseña cambiada."))
     else:
-        session.owner = False
-        session.refuse(f"El apodo {nick.shown} no tiene dueño.")
+        changed = await Late[bool | None](lambda done: accounts.change(nick, password, done))
+        _tell_owner(session, changed, "Contraseña cambiada.")
+        session.owner = changed is not False
 
 
 @command("/unregister", "deja de ser tuyo el apodo que llevas")
 async def unregister(session: Session) -> None:
-    nick = session.nick
+    nick, accounts = session.nick, session.chat.accounts
     assert nick
-    if session.owner and await Late[bool](
-        lambda done: session.chat.accounts.unregister(nick, done)
-    ):
-        session.tell(Notice(f"El apodo {nick.shown} ya no tiene dueño."))
+    removed: bool | None = False
+    if session.owner:
+        removed = await Late[bool | None](lambda done: accounts.unregister(nick, done))
+    _tell_owner(session, removed, f"El apodo {nick.shown} ya no tiene dueño.")
+    session.owner = removed is None
+
+
+def _tell_owner(session: Session, answer: bool | None, success: str) -> None:
+    assert session.nick
+    if answer:
+        session.tell(Notice(success))
     else:
-        session.refuse(f"El apodo {nick.shown} no tiene dueño.")
-    session.owner = False
+        no_owner = f"El apodo {session.nick.shown} no tiene dueño."
+        session.refuse(NOT_KEPT if answer is None else no_owner)
 
 
 @command("/kick APODO [RAZÓN]", "echa a alguien", for_operators=True)
@@ -176,9 +185,10 @@ async def bans(session: Session) -> None:
 
 
 def _who(text: str) -> Nick | str | None:
-    """Whom a ban is for. An address has a `.` or a `:`, a nick has not."""
+    """Whom a ban is for. An address has a `.` or a `:`, a nick has not. /bans shows some with the
+    length of a prefix."""
     try:
-        return str(ip_address(text))
+        return str(ip_address(text.removesuffix("/64")))
     except ValueError:
         return names.parse(text)
 

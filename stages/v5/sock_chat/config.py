@@ -15,6 +15,7 @@ from dataclasses import MISSING, Field, dataclass, field, fields
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any
 
+from sock_chat import names
 from sock_chat.system import port_number
 
 PREFIX = "SOCK_CHAT_"
@@ -56,6 +57,12 @@ def rate(text: str) -> float:
     return number
 
 
+def nick(text: str) -> str:
+    if names.parse(text) is None:
+        raise argparse.ArgumentTypeError(f"not a nick: {text!r}")
+    return text
+
+
 def network(text: str) -> IPv4Network | IPv6Network:
     try:
         return ip_network(text)
@@ -75,6 +82,10 @@ class Config:
         5.0, "lines per second of one client, of any kind; 0: no limit (5)", rate, "N"
     )
     burst: int = option(20, "lines that it may send at once (%(default)s)", from_one, "N")
+    operator: tuple[str, ...] = option(
+        (), "whose owner has the operators' commands; repeatable", nick, "NICK"
+    )
+    forget: str = option("", "remove the owner of a nick (a lost password), and exit", nick, "NICK")
     tls_cert: str | None = option(None, "certificate, with its chain, in PEM", metavar="FILE")
     tls_key: str | None = option(None, "its key, in PEM", metavar="FILE")
     tls_port: int = option(

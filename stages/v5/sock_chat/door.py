@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 
 async def come_in(session: Session) -> None:
+    if session.chat.people.bars(session.address):
+        session.ban()
+        return
     session.tell(Ask("nick", f"Bienvenido a sock_chat. {NICK_QUESTION}"))
     await _name(session)
     await _enter(session, session.visit.room)
@@ -50,6 +53,8 @@ async def _name(session: Session) -> None:
 
 
 async def _enter(session: Session, wanted: str) -> None:
+    if session.chat.people.bars(session.address):  # since it came to the door
+        session.ban()
     if not session.ended:
         rooms = session.chat.rooms
         room = rooms.open(names.parse_room(wanted) or GENERAL) or rooms.open(GENERAL)

@@ -5,12 +5,14 @@ import secrets
 import time
 from collections.abc import Callable
 
+from sock_chat import accounts, names
+from sock_chat.accounts import LocalAccounts
 from sock_chat.config import Config
 from sock_chat.memory_log import MemoryLog
+from sock_chat.people import LocalPeople
 from sock_chat.registry import LocalNames
 from sock_chat.sqlite_log import SqliteLog
-from sock_chat.store import MEMORY, Post, Store
-from sock_chat.unkept import LocalPeople, NoAccounts
+from sock_chat.store import MEMORY, Post, Store, StoreError
 
 
 class Kept:
@@ -31,10 +33,25 @@ class Kept:
             else SqliteLog(self._store, later, config.keep, report)
         )
         self.names = LocalNames(time.monotonic, lambda: secrets.token_urlsafe(16))
-        self.accounts = NoAccounts()
-        self.people = LocalPeople(self.names)
+        self.accounts = LocalAccounts(self._store, self.names.owned, time.monotonic, post)
+        self.people = LocalPeople(self._store, self.names, time.monotonic, time.time, report)
 
     def close(self) -> None:
         """After the loop: write what there is to be written."""
+        self.accounts.close()
         self.log.close()
         self._store.close()
+
+
+def forget(path: str, shown: str) -> str | None:
+    """Remove the owner of a nick from the database of a server that does not run. Returns why it
+    cannot, or, when there is none, that."""
+    nick = names.parse(shown)
+    assert nick
+    try:
+        store = Store(path, post=lambda call: None)
+        count = store.wait(accounts.forget(nick))
+        store.close()
+    except StoreError as error:
+        return str(error)
+    return None if count else f"El apodo {shown} no tiene dueño."

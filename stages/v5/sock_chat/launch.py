@@ -10,6 +10,7 @@ import ssl
 from collections.abc import Sequence
 
 from sock_chat.config import Config
+from sock_chat.kept import forget
 from sock_chat.server import Door, Server
 from sock_chat.store import StoreError
 from sock_chat.system import RESERVE, listen, prepare_process
@@ -27,6 +28,8 @@ class Refusal(Exception):
 def main(config: Config) -> str | None:
     """Serve. Returns why it cannot, for sys.exit()."""
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # Server says what is to be said
+    if config.forget:
+        return forget(config.db, config.forget)
     limit = prepare_process()
     if limit < 2 * RESERVE:
         return f"El límite de {limit} descriptores no deja sitio a nadie"

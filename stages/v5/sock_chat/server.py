@@ -13,6 +13,7 @@ from errno import EMFILE, ENFILE, ENOBUFS, ENOMEM
 from functools import partial
 from typing import Any, NamedTuple
 
+from sock_chat import names
 from sock_chat.chat import Chat
 from sock_chat.config import Config
 from sock_chat.kept import Kept
@@ -51,6 +52,7 @@ def make_chat(config: Config, kept: Kept, begin: Callable[[], None]) -> Chat:
         people=kept.people,
         clock=time.monotonic,
         today=today,
+        operators=frozenset(nick.folded for each in config.operator if (nick := names.parse(each))),
         rate=config.rate,
         burst=config.burst,
     )

@@ -90,19 +90,20 @@ class Check(Enum):
 
 
 class Accounts(Protocol):
-    """Which nicks have an owner. Passwords come in names.parse_password()'s form."""
+    """Which nicks have an owner. Passwords come in names.parse_password()'s form. None: it cannot
+    be kept now, and all stays as it was."""
 
     def check(
         self, nick: Nick, password: str, address: str, done: Callable[[Check], None]
     ) -> None: ...
 
-    def register(self, nick: Nick, password: str, done: Callable[[bool], None]) -> None:
+    def register(self, nick: Nick, password: str, done: Callable[[bool | None], None]) -> None:
         """False: it has an owner already."""
 
-    def change(self, nick: Nick, password: str, done: Callable[[bool], None]) -> None:
+    def change(self, nick: Nick, password: str, done: Callable[[bool | None], None]) -> None:
         """False: it has no owner any more."""
 
-    def unregister(self, nick: Nick, done: Callable[[bool], None]) -> None: ...
+    def unregister(self, nick: Nick, done: Callable[[bool | None], None]) -> None: ...
 
 
 class Ban(NamedTuple):
@@ -132,3 +133,6 @@ class People(Protocol):
     def unban(self, who: Nick | str, done: Callable[[bool], None]) -> None: ...
 
     def bans(self, done: Callable[[Sequence[Ban]], None]) -> None: ...
+
+    def bars(self, address: str) -> bool:
+        """Whether nobody may come in from there."""

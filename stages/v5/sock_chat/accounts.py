@@ -1,0 +1,167 @@
+"""Which nicks have an owner, and whether a password is the owner's.
+
+All accounts are in memory as well as in the database: nobody who logs in waits for a disk. What is
+slow is the hashing, and it is meant to be: argon2id, tens of milliseconds and MEMORY KiB for each
+password. It is done by two threads, so that the loop goes on, at a lower priority, so that it goes
+on when there is only one CPU; and no password is looked at for an address that has had too many
+wrong ones (`limits.Throttle`).
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
+from typing import NamedTuple, TypeVar
+
+from argon2 import PasswordHasher, Type
+from argon2.exceptions import Argon2Error, InvalidHashError
+
+from sock_chat import names
+from sock_chat.limits import Throttle
+from sock_chat.names import Nick
+from sock_chat.registry import Table
+from sock_chat.services import Check
+from sock_chat.store import Job, Post, Store
+
+MEMORY = 19456  # KiB
+TIME = 2
+PARALLELISM = 1
+THREADS = 2
+NICENESS = 10  # of these threads
+QUEUE = 1000  # passwords that wait to be hashed, 15 s of work; with more nobody gets a try
+
+INSERT = "INSERT OR IGNORE INTO accounts (shown, hash, folded) VALUES (?, ?, ?)"
+UPDATE = "UPDATE accounts SET shown = ?, hash = ? WHERE folded = ?"
+REHASH = f"{UPDATE} AND hash = ?"
+DELETE = "DELETE FROM accounts WHERE folded = ?"
+
+T = TypeVar("T")
+Done = Callable[[bool | None], None]
+
+
+class Account(NamedTuple):
+    shown: str
+    hash: str
+
+
+class LocalAccounts:
+    """services.Accounts in a database. owned: the nicks that have an owner, for `registry`.
+    clock: tells seconds that never go back. post: calls a function in the loop, from a thread."""
+
+    def __init__(self, store: Store, owned: Table, clock: Callable[[], float], post: Post):
+        self._store = store
+        self._owned = owned
+        self._clock = clock
+        self._post = post
+        self._throttle = Throttle()
+        self._hasher = PasswordHasher(TIME, MEMORY, PARALLELISM, type=Type.ID)
+        self._pool = ThreadPoolExecutor(THREADS, "hash", _be_nice)
+        self._waiting = 0
+        self._accounts: dict[str, Account] = {}  # by the folded nick
+        for folded, *account in store.wait(_load):
+            self._accounts[folded] = Account(*account)
+            if nick := names.parse(account[0]):
+                owned.add(nick)
+
+    def check(self, nick: Nick, password: str, address: str, done: Callable[[Check], None]) -> None:
+        account, began = self._accounts.get(nick.folded), self._clock()
+        if account is None:
+            done(Check.NO_OWNER)
+        elif self._waiting >= QUEUE or not self._throttle.begin(address, began):
+            done(Check.TOO_MANY)
+        else:
+
+            def checked(right: bool | None) -> None:
+                if right:
+                    self._throttle.succeed(address, began)
+                if self._accounts.get(nick.folded) != account:  # changed, or gone, meanwhile
+                    right = False
+                elif right and self._hasher.check_needs_rehash(account.hash):
+                    self._set(nick, password, REHASH, lambda changed: None, account.hash)
+                done(Check.RIGHT if right else Check.WRONG)
+
+            self._hash(partial(self._hasher.verify, account.hash, password), checked)
+
+    def register(self, nick: Nick, password: str, done: Done) -> None:
+        if nick.folded in self._accounts:
+            done(False)
+        else:
+            self._set(nick, password, INSERT, done)
+
+    def change(self, nick: Nick, password: str, done: Done) -> None:
+        self._set(nick, password, UPDATE, done)
+
+    def unregister(self, nick: Nick, done: Done) -> None:
+        def removed(count: int) -> None:
+            self._accounts.pop(nick.folded, None)
+            self._owned.discard(nick)
+            done(count > 0)
+
+        job = partial(_change, DELETE, (nick.folded,))
+        self._store.write(job, removed, lambda error: done(None))
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _set(self, nick: Nick, password: str, statement: str, done: Done, *condition: str) -> None:
+        """Keep a password by a statement; done(False): there is nothing that it applies to."""
+
+        def hashed(hash: str | None) -> None:
+            if hash is None:
+                done(None)
+                return
+            values = (nick.shown, hash, nick.folded, *condition)
+            job = partial(_change, statement, values)
+            self._store.write(job, partial(stored, Account(nick.shown, hash)), refused)
+
+        def stored(account: Account, count: int) -> None:
+            if count:
+                self._accounts[nick.folded] = account
+                self._owned.add(nick)
+            done(count > 0)
+
+        def refused(error: Exception) -> None:
+            done(None)
+
+        self._hash(partial(self._hasher.hash, password), hashed)
+
+    def _hash(self, work: Callable[[], T], done: Callable[[T | None], None]) -> None:
+        """Have something done in the pool, and done() called in the loop with the outcome; None:
+        it has failed, for want of memory or because it is another password."""
+
+        def finish(result: T | None) -> None:
+            self._waiting -= 1
+            done(result)
+
+        def run() -> None:
+            result = None
+            with suppress(Argon2Error, InvalidHashError, MemoryError):
+                result = work()
+            with suppress(RuntimeError):  # the loop has ended
+                self._post(partial(finish, result))
+
+        self._waiting += 1
+        self._pool.submit(run)
+
+
+def _be_nice() -> None:
+    """Linux has a niceness for each thread."""
+    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
+
+
+def _load(database: sqlite3.Connection) -> list[tuple[str, str, str]]:
+    return database.execute("SELECT folded, shown, hash FROM accounts").fetchall()
+
+
+def _change(statement: str, values: Sequence[str], database: sqlite3.Connection) -> int:
+    return database.execute(statement, values).rowcount
+
+
+def forget(nick: Nick) -> Job[int]:
+    """Remove the owner of a nick: a job for when no server runs. How many there were."""
+    return partial(_change, DELETE, (nick.folded,))
