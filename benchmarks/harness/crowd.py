@@ -46,6 +46,11 @@ def new_nick() -> str:
     return f"n{next(_numbers)}"
 
 
+def greeting_of(nick: str) -> bytes:
+    """How the line begins with which a server that asks for a nick lets a client in."""
+    return f"* Hola, {nick}. ".encode()
+
+
 def message(number: int, size: int) -> bytes:
     """The line with which a client says `number`; at least 9 bytes."""
     return b"%08d" % number + b"." * (size - 9) + b"\n"
@@ -82,7 +87,7 @@ class Client:
 
     def await_greeting(self) -> None:
         """What the server says after it may have come, too, and is dropped."""
-        greeting = f"* Hola, {self.name}. ".encode()
+        greeting = greeting_of(self.name)
         while not (self.rest.endswith(b"\n") and greeting in self.rest):
             self.rest += self.receive()
         self.rest = b""
