@@ -9,6 +9,7 @@ While there is no connection what is typed is not sent, and that is said.
 
 import asyncio
 import contextlib
+import io
 import random
 import signal
 import sys
@@ -59,6 +60,8 @@ class Terminal:
     async def run(self, streams: Streams) -> int:
         """Talk over a connection that is there, until either side ends it; the exit status."""
         loop = asyncio.get_running_loop()
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")  # what it cannot show
         for number in (signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(number, self.stop_typing)
         self.session.default_buffer.accept_handler = lambda buffer: self.accept(buffer.text)
