@@ -35,7 +35,7 @@ from benchmarks.harness.files import output_folder
 from benchmarks.harness.process import descriptor_limit_raised
 from benchmarks.harness.server import SILENT
 from calls import counts, floods
-from calls.tracing import strace, strace_version
+from calls.tracing import UNSEEN, strace, strace_version
 from common import script
 
 
@@ -75,7 +75,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
     tool = floods.choose(args.tool) if args.load else strace()
-    lacking = missing(args.chosen)
+    unseen = {} if args.load else {name: UNSEEN[name] for name in args.chosen if name in UNSEEN}
+    lacking = {**missing(args.chosen), **unseen}
     for name, reason in lacking.items():
         print(f"syscalls: left out: {name}: {reason}", file=sys.stderr)
     servers = [*(name for name in args.chosen if name not in lacking), *args.cmd]

@@ -49,8 +49,7 @@ def senders(clients: int) -> int:
 
 
 class Unmeasured(Exception):
-    """A figure that there is not, and why. kind: "limit", which the server's model sets and it
-    says so, or "failed"."""
+    """There is no figure, and why. kind: "limit", which is known beforehand, or "failed"."""
 
     def __init__(self, kind: str, reason: str):
         self.kind, self.reason = kind, reason
@@ -72,13 +71,9 @@ def running(name: str, clients: int, cpu: int | None) -> Iterator[Server]:
             raise ServerError("it has ended")
     except (DeliveryError, PeerError, ServerError, OSError) as error:
         reason = one_line(error)
-        if server:
-            full = list(filter(is_full, server.log.all()))
-            if full:
-                raise Unmeasured("limit", full[0]) from None
-            if has_ended(server.process.pid, 0.5):  # or it has only lost a line
-                reason += f"; exit status {server.process.wait()}"
-                reason += "".join(f"; {one_line(line)}" for line in server.errors.rest()[-1:])
+        if server and has_ended(server.process.pid, 0.5):  # or it has only lost a line
+            reason += f"; exit status {server.process.wait()}"
+            reason += "".join(f"; {one_line(line)}" for line in server.errors.rest()[-1:])
         raise Unmeasured("failed", reason) from None
     finally:
         if server:
@@ -127,15 +122,8 @@ def crowd_of(server: Server, clients: int) -> Iterator[Crowd]:
     with Crowd(server.address, clients, broadcasts=broadcasts, asks=server.asks) as crowd:
         if server.name in SILENT:
             for client in crowd.clients:
-                line = f"Cliente conectado: {client.name}"
-                index = server.log.wait(lambda log: log == line or is_full(log))  # noqa: B023
-                if is_full(server.log[index]):
-                    raise ServerError("it is full")
+                server.log.wait(f"Cliente conectado: {client.name}".__eq__)
         yield crowd
-
-
-def is_full(line: str) -> bool:
-    return line.startswith("Servidor lleno")
 
 
 def memory(name: str, cpus: Cpus) -> Sample:
@@ -156,33 +144,21 @@ def turn(name: str, idle: int, cpus: Cpus) -> Sample:
         return {"turns": TURNS, "cpu_seconds": round(server.cpu_seconds() - before, 6)}
 
 
-def ask_select(fds: Sequence[int], most: int) -> Callable[[], Sequence[object]]:
-    return lambda: select.select(fds, [], [], 0)[0]
+WAITERS = {"poll": select.poll, "epoll": select.epoll, "selectors": selectors.DefaultSelector}
+WAITS = ("select", *WAITERS)
 
 
-def ask_poll(fds: Sequence[int], most: int) -> Callable[[], Sequence[object]]:
-    poll = select.poll()
+def ask_by(kind: str, fds: Sequence[int], most: int) -> Callable[[], Sequence[object]]:
+    """A call that asks which of these are ready; epoll is told how many it may name at once."""
+    if kind == "select":
+        return lambda: select.select(fds, [], [], 0)[0]
+    waiter: Any = WAITERS[kind]()
     for fd in fds:
-        poll.register(fd, select.POLLIN)
-    return lambda: poll.poll(0)
-
-
-def ask_epoll(fds: Sequence[int], most: int) -> Callable[[], Sequence[object]]:
-    epoll = select.epoll()
-    for fd in fds:
-        epoll.register(fd, select.EPOLLIN)
-    return lambda: epoll.poll(0, most)
-
-
-def ask_selectors(fds: Sequence[int], most: int) -> Callable[[], Sequence[object]]:
-    selector = selectors.DefaultSelector()
-    for fd in fds:
-        selector.register(fd, selectors.EVENT_READ)
-    return lambda: selector.select(0)
-
-
-WAITS = {"select": ask_select, "poll": ask_poll, "epoll": ask_epoll, "selectors": ask_selectors}
-"""Ways to ask which of these descriptors are ready; epoll is told how many it may name at once."""
+        waiter.register(fd, select.POLLIN)  # which is EPOLLIN and EVENT_READ, too
+    if kind == "epoll":
+        return lambda: waiter.poll(0, most)
+    ask = waiter.select if kind == "selectors" else waiter.poll
+    return lambda: ask(0)
 
 
 def wait(kind: str, idle: int) -> Sample:
@@ -194,7 +170,7 @@ def wait(kind: str, idle: int) -> Sample:
     try:
         if kind == "select" and fds[-1] >= FD_SETSIZE:
             raise Unmeasured("limit", f"beyond its limit of {FD_SETSIZE}")
-        ask = WAITS[kind](fds, -1)
+        ask = ask_by(kind, fds, -1)
         calls = 0
         started = time.thread_time()
         while (used := time.thread_time() - started) < WAIT_SECONDS:

@@ -72,7 +72,7 @@ figures say something of these, too.
 
 ## The names
 
-`v1` to `v4` are the stages, `selectors`, `epoll`, `epoll-et`, `uring` and `uvloop` the servers of
+`v1` to `v5` are the stages, `selectors`, `epoll`, `epoll-et`, `uring` and `uvloop` the servers of
 `lowlevel`; with `--flush message` each line is sent at once, with `--looks 0` nobody looks again
 before the log goes out. The others are in `benchmarks/peers`; which tests of the contract they
 fail, and why, stands in `benchmarks/harness/roster.py`.

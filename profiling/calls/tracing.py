@@ -24,6 +24,8 @@ from common.script import ProfilingError, one_line, quiet, tool
 LOGGING = (*SILENT, "uring", "uring --flush message")
 """Whose log is counted, too: the first two tell nobody else, and of what goes by way of a ring a
 trace shows nothing but the log."""
+UNSEEN = {"c-uring": "a trace does not show what goes by way of its ring, and it keeps no log"}
+"""Whose rounds cannot be counted, and why."""
 RESTLESS = ("go", "node", "node --cork")
 """Their run times have threads of their own, which work when they see fit."""
 WARM_UP = 10
