@@ -29,6 +29,8 @@ from benchmarks.harness.process import DEADLINE, ServerError
 from benchmarks.harness.server import Server
 
 RECEIVE_SIZE = 1 << 18
+NICKS = 100
+"""Clients that come in at the same time, where the server asks for their nicks."""
 TCPI_DATA_SEGS_IN = slice(152, 156)
 """In struct tcp_info, linux/tcp.h, since Linux 4.6: after eight __u8, 24 __u32 and four __u64 come
 segs_out, segs_in, notsent_bytes, min_rtt, and this."""
@@ -44,6 +46,11 @@ _numbers = itertools.count()  # of nicks: a crowd may come while another one is 
 def new_nick() -> str:
     """One that no client of this process has had."""
     return f"n{next(_numbers)}"
+
+
+def greeting_of(nick: str) -> bytes:
+    """How the line begins with which a server that asks for a nick lets a client in."""
+    return f"* Hola, {nick}. ".encode()
 
 
 def message(number: int, size: int) -> bytes:
@@ -82,7 +89,7 @@ class Client:
 
     def await_greeting(self) -> None:
         """What the server says after it may have come, too, and is dropped."""
-        greeting = f"* Hola, {self.name}. ".encode()
+        greeting = greeting_of(self.name)
         while not (self.rest.endswith(b"\n") and greeting in self.rest):
             self.rest += self.receive()
         self.rest = b""
@@ -138,11 +145,13 @@ class Crowd(ExitStack):
             raise
 
     def _give_nicks(self) -> None:
-        """To all at once: one by one, each would be told of by itself to all before it."""
-        for client in self.clients:
-            client.sock.sendall(f"{client.name}\n".encode())
-        for client in self.clients:
-            client.await_greeting()
+        """To many at once: one by one, each would be told of by itself to all before it."""
+        for first in range(0, len(self.clients), NICKS):
+            newcomers = self.clients[first : first + NICKS]
+            for client in newcomers:
+                client.sock.sendall(f"{client.name}\n".encode())
+            for client in newcomers:
+                client.await_greeting()
         # Whoever is greeted has been announced to the others before.
         for client in self.ready(0):
             client.receive()

@@ -142,13 +142,14 @@ class Completions:
         address, length = address_of(data) + start, len(data) - start
         self.ring.queue(sqe(SEND, fd, key << KIND_BITS | OUT_BUFFER, address, length))
 
-    def release(self, key: int, fd: int) -> None:
+    def release(self, key: int, fd: int, receiving: bool) -> None:
         """Cancel what it has under way, then close. Both are queued behind what it was still told:
         the number belongs to this connection until the kernel has seen all of that. And both are
         needed: a receive that is armed holds the connection, and no FIN is sent."""
         del self._owners[key]
         self._ready.pop(fd, None)
-        self._cancel(key << KIND_BITS | RECEIVE)
+        if receiving:
+            self.stop_receiving(key)
         if key in self._out_buffers:
             self._cancel(key << KIND_BITS | OUT_BUFFER)
         self.ring.queue(sqe(CLOSE, fd, OTHER, flags=SKIP_SUCCESS))
@@ -166,8 +167,6 @@ class Completions:
         self.ring.queue(sqe(POLL_ADD, fd, key << KIND_BITS | POLL, operation_flags=interest))
 
     def _cancel(self, user_data: int) -> None:
-        """What has this user_data, for which the kernel has a table. Asked for all that is under
-        way, or for all of one descriptor, it walks through everything, once for each."""
         self.ring.queue(sqe(ASYNC_CANCEL, -1, OTHER, address=user_data, flags=SKIP_SUCCESS))
 
     def _complete(self, completions: List[Completion]) -> None:

@@ -168,4 +168,4 @@ class CompletionConnection(Connection):
 
     def _release(self) -> None:
         self._teller.remove(self)
-        self._completions.release(self.key, self._sock.detach())
+        self._completions.release(self.key, self._sock.detach(), self._receiving == ARMED)

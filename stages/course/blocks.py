@@ -203,7 +203,7 @@ def options() -> str:
             metavar = "\\|".join(option.metadata["choices"])
         switch = value is False
         meaning = re.sub(r" \([^()]*\)$", "", option.metadata["help"] % {"default": ""})
-        default = "" if switch or value in (None, ()) else f"`{value}`"
+        default = "" if switch or value in (None, (), "") else f"`{value}`"
         rows.append([f"`{name}`" if switch else f"`{name} {metavar}`", default, meaning])
     return block(table(rows, numbers=False))
 

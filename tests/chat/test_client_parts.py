@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sock_chat.client.backoff import LONGEST, SHORTEST, STABLE, Backoff
-from sock_chat.client.connection import MAX_LINE, Lines
+from sock_chat.client.connection import MAX_LINE, Address, Lines
 from sock_chat.client.conversation import Conversation
 from sock_chat.client.keyboard import complete, is_secret, mask, secret_start
 from sock_chat.table import TABLE, BadUsage
@@ -95,6 +98,19 @@ def test_lines_do_not_depend_on_segments(data: bytes, size: int) -> None:
     assert [line for part in segments for line in parts.receive(part)] == lines
     assert parts.finish() == whole.finish()
     assert parts.finish() == ""
+
+
+def test_a_network_that_is_gone_ends_the_connection() -> None:
+    async def option() -> int:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            _, writer = await Address(*listener.getsockname()).connect()
+            keeps = writer.get_extra_info("socket").getsockopt(
+                socket.SOL_SOCKET, socket.SO_KEEPALIVE
+            )
+            writer.close()
+            return int(keeps)
+
+    assert asyncio.run(option()) == 1
 
 
 def test_what_is_shown_can_do_nothing_to_a_terminal() -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import ssl
 import struct
 import subprocess
 import sys
+import termios
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,6 +29,7 @@ PROGRAM = [sys.executable, str(ROOT / "stages/v5/client.py")]
 def served() -> Iterator[Served]:
     world = World()
     world.own("ana")
+    world.own("bea2")
     with Served(world) as served:
         yield served
 
@@ -100,6 +103,37 @@ def test_it_ends_whatever_is_asked(served: Served, text: str, answer: str) -> No
     assert said(served) == []
 
 
+@pytest.mark.parametrize("last", ["\x04", "\x03"])
+def test_a_terminal_that_types_into_it_shows_no_password(served: Served, last: str) -> None:
+    """As in `sock-chat | tee log`."""
+    terminal, stdin = os.openpty()
+    settings = termios.tcgetattr(stdin)
+    command = [*PROGRAM, "--port", str(served.port)]
+    setsid = ["setsid", "--ctty", "--wait"]  # for Ctrl-C to be a signal
+    with subprocess.Popen(
+        [*setsid, *command], stdin=stdin, stdout=subprocess.PIPE, text=True
+    ) as process:
+        shown = b""
+        assert process.stdout
+        for text, answer in (
+            ("ana", "* El apodo ana tiene dueño. ¿Contraseña?"),
+            ("wrong", "* Contraseña incorrecta."),
+            (PASSWORD, "* Hola, ana. En general: ana."),
+            ("/list", "* En general (1): ana"),
+            ("/nick bea2", "* El apodo bea2 tiene dueño. ¿Contraseña?"),
+        ):
+            os.write(terminal, f"{text}\n".encode())
+            while process.stdout.readline() != f"{answer}\n":
+                pass
+            shown += os.read(terminal, 1000) if "/" in text else b""
+        assert shown == b"ana\r\n/list\r\n/nick bea2\r\n"
+        os.write(terminal, last.encode())
+        assert process.wait(DEADLINE) == (130 if last == "\x03" else 0)
+        assert termios.tcgetattr(stdin) == settings
+    os.close(terminal)
+    os.close(stdin)
+
+
 @pytest.mark.parametrize("how", ["FIN", "RST"])
 @pytest.mark.parametrize("leaves", [False, True])
 def test_a_server_that_goes_away(listener: socket.socket, how: str, leaves: bool) -> None:
@@ -147,9 +181,10 @@ def test_tls(tmp_path: Path) -> None:
     authority.issue_cert("localhost").configure_cert(tls)
     with Served(World(), tls) as served:
         options = ["--tls", "--cafile", str(tmp_path / "ca.pem")]
-        shown = talk(served.port, "bea\nhola", *options, "--host", "localhost")
+        lines = ["hola " * 100] * 200  # several reads
+        shown = talk(served.port, "\n".join(["bea", *lines]), *options, "--host", "localhost")
         assert shown == [QUESTION, "* Hola, bea. En general: bea.", ""]
-        assert said(served) == ["hola"]
+        assert said(served) == lines
         for wrong in (["--tls", "--host", "localhost"], options):
             errors = ends([*PROGRAM, *wrong, "--port", str(served.port)], 1)
             assert "certificado no válido: " in errors

@@ -29,7 +29,7 @@ ROWS, COLUMNS = 40, 80
 class Terminal:
     """A process at a terminal, and the screen of that."""
 
-    def __init__(self, port: int):
+    def __init__(self, port: int, **environment: str):
         self.master, self.slave = os.openpty()
         size = struct.pack("HHHH", ROWS, COLUMNS, 0, 0)
         fcntl.ioctl(self.master, termios.TIOCSWINSZ, size)
@@ -42,7 +42,7 @@ class Terminal:
             stdin=self.slave,
             stdout=self.slave,
             stderr=self.slave,
-            env={**os.environ, "TERM": "xterm", "PROMPT_TOOLKIT_NO_CPR": "1"},
+            env={**os.environ, "TERM": "xterm", "PROMPT_TOOLKIT_NO_CPR": "1", **environment},
         )
 
     def type(self, text: str) -> None:
@@ -257,3 +257,33 @@ def test_a_paste_of_several_lines(served: Served, terminal: Terminal, bea: Clien
     terminal.type("\x1b[200~uno\ndos\x1b[201~\r/rooms\r")
     terminal.shows("carlos> uno", "dos", "carlos> /rooms", "* Salas: general (2)", "carlos>")
     assert served.do(lambda: bea.new()) == ["carlos dice: uno", "carlos dice: dos"]
+
+
+def test_what_is_pasted_does_nothing_to_the_terminal(
+    served: Served, terminal: Terminal, bea: Client
+) -> None:
+    terminal.type("\x1b[200~uno \x1b[2J\x1b[201~\r")
+    os.write(terminal.master, b"\xff dos\r/rooms\r")  # not UTF-8
+    terminal.shows("carlos> /rooms", "* Salas: general (2)", "carlos>")
+    assert b"\x1b[2J" not in terminal.output
+    assert "carlos> uno \ufffd[2J" in terminal.lines()
+    assert [line[-4:] for line in served.do(lambda: bea.new())] == ["\ufffd[2J", " dos"]
+
+
+def test_a_terminal_that_cannot_show_a_character(served: Served) -> None:
+    terminal = Terminal(served.port, PYTHONIOENCODING="ascii")
+    try:
+        terminal.shows("* Bienvenido a sock_chat. \\xbfQu\\xe9 apodo quieres?", ">")
+        terminal.type("eva\r")
+        terminal.shows("> eva", "* Hola, eva. En general: eva.", "eva>")
+    finally:
+        terminal.close()
+
+
+def test_a_terminal_that_has_gone(served: Served, terminal: Terminal, bea: Client) -> None:
+    """read(2) fails with EIO."""
+    os.close(terminal.slave)
+    os.close(terminal.master)
+    assert terminal.process.wait(DEADLINE) is not None
+    terminal.master, terminal.slave = os.openpty()
+    assert served.do(lambda: bea.new())[-1].startswith("* carlos ha salido")

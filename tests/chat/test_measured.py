@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from pathlib import Path
 
 from benchmarks.harness.compiled import no_compiler
+from benchmarks.harness.crowd import Crowd
 from benchmarks.harness.flood import SOURCE, FloodInC, FloodInPython, LockStep
 from benchmarks.harness.server import Server
 from benchmarks.harness.strace import calls, window
@@ -54,3 +56,12 @@ def test_system_calls_per_message(strace: Strace, tmp_path: Path) -> None:
             "read": ROUNDS,
             "write": (clients - 1) * ROUNDS,
         }
+
+
+def test_idle_clients_cost_no_wakeup(serve: Serve) -> None:
+    server = serve("--quiet")
+    with Crowd(server.address, 500, asks=True):
+        server.wait_until_at_rest()
+        before = server.context_switches()
+        time.sleep(1)
+        assert server.context_switches() == before

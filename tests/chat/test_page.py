@@ -10,7 +10,7 @@ from benchmarks.harness.files import ROOT
 from sock_chat.client.keyboard import secret_start
 from sock_chat.server import CROWDED
 from sock_chat.table import REST, TABLE
-from tests.chat.world import World
+from tests.chat.world import PASSWORD, World
 
 PAGE = (ROOT / "stages/v5/README.md").read_text("utf-8")
 ROWS = re.search(r"\| it says \| when \|\n(?:\|.*\n)+", PAGE)
@@ -40,6 +40,14 @@ def lines() -> set[str]:
     people[-1].session.refuse(CROWDED)
     people[-1].session.expire()
     ana.session.stop(0.0)
+    world = World(operators=["op"])
+    world.own("op")
+    enter("ana", f"/register {PASSWORD}")
+    enter("ana", "wrong", "wrong", "wrong")
+    people.append(world.connect("ana", secure=False))
+    enter("ana", PASSWORD, "/bans")
+    enter("bea")
+    enter("op", PASSWORD, "/kick ana por gritar", "/ban bea")
     return {line for client in people for line in client.new()}
 
 

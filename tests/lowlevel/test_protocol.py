@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lowlevel.protocol import MAX_LINE, LineProtocol, LineTooLong
@@ -48,6 +48,7 @@ def receive(protocol: LineProtocol, data: st.DataObject, stream: bytes) -> Itera
             segment = b""
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(stream=streams, data=st.data())
 def test_segments_and_budgets_change_no_line(stream: bytes, data: st.DataObject) -> None:
     """A block ends with the line that uses up the last of the budget; the rest comes when asked
@@ -56,12 +57,14 @@ def test_segments_and_budgets_change_no_line(stream: bytes, data: st.DataObject)
     assert texts([*receive(protocol, data, stream), protocol.finish()]) == expected(stream)
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(data=st.data(), before=before, end=st.sampled_from([b"\n", b"\nmore\n"]))
 def test_a_line_may_be_as_long_as_the_limit(data: st.DataObject, before: bytes, end: bytes) -> None:
     stream = before + b"x" * MAX_LINE + end
     assert texts(receive(LineProtocol(), data, stream)) == expected(stream)
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(data=st.data(), before=before, end=st.sampled_from([b"", b"\n", b"\nmore\n"]))
 def test_a_longer_line_ends_it_after_the_lines_before(
     data: st.DataObject, before: bytes, end: bytes

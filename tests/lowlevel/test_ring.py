@@ -288,7 +288,7 @@ def test_whoever_gets_the_number_of_a_client_gets_nothing_else_of_it(
     completions.wait(0)
     theirs.send(b"too late")
     ring.queue(tell(ours, b"farewell", key << KIND_BITS | TELL))
-    completions.release(key, ours.detach())
+    completions.release(key, ours.detach(), receiving=True)
     fresh = socket.socketpair()
     assert number not in (sock.fileno() for sock in fresh), (
         "taken before the sends were handed over"

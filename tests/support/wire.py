@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
+from benchmarks.harness.crowd import greeting_of, new_nick
 from benchmarks.harness.process import DEADLINE, Lines, ServerError, wait_until
 from benchmarks.harness.server import READY, SERVERS, SILENT, Server
 from tests.support.run import running, stat
@@ -51,11 +52,20 @@ def close_peers() -> None:
 
 
 class Peer:
-    """One connection to a server. receive_buffer: SO_RCVBUF, to make it a slow one. source: the
-    address that it comes from; 127.0.0.0/8 has many."""
+    """One connection to a server.
+
+    receive_buffer: SO_RCVBUF, to make it a slow one.
+    source: the address that it comes from; 127.0.0.0/8 has many.
+    nick: what it answers a server that asks. Of what that says, it receives what comes after its
+        greeting, without the server's own lines, each when it is whole.
+    """
 
     def __init__(
-        self, address: tuple[object, ...], receive_buffer: int | None = None, source: str = ""
+        self,
+        address: tuple[object, ...],
+        receive_buffer: int | None = None,
+        source: str = "",
+        nick: str = "",
     ):
         host, port = str(address[0]), address[1]
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -68,8 +78,14 @@ class Peer:
             self.sock.bind((source, 0))
         self.sock.connect((host, port))
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.name = str(self.sock.getsockname())
+        self.address = str(self.sock.getsockname())  # its name in the log
+        self.name = nick or self.address  # for the others
         self._received = bytearray()
+        self._greeting = greeting_of(nick) if nick else b""
+        self._greeted = False
+        self._partial = b""
+        if nick:
+            self.say(nick)
 
     def say(self, *texts: str) -> None:
         """Send lines, all of them in one go."""
@@ -94,6 +110,9 @@ class Peer:
     def close(self) -> None:
         self.sock.close()
 
+    def await_greeting(self) -> None:
+        self._receive_until(lambda: self._greeted, DEADLINE)
+
     def answered(self) -> bool:
         """Whether anything is there to be received, if only the end."""
         poll = select.poll()
@@ -116,7 +135,7 @@ class Peer:
         """All that comes until the server closes."""
         with contextlib.suppress(Closed):
             self._receive_until(lambda: False, within)
-        return bytes(self._received)
+        return bytes(self._received) + self._partial
 
     def _cut(self, count: int) -> bytes:
         data = bytes(self._received[:count])
@@ -141,7 +160,16 @@ class Peer:
                 self.sock.settimeout(DEADLINE)
             if not data:
                 raise Closed(f"{self.name}: closed by the server after {self._received[-80:]!r}")
-            self._received += data
+            self._received += self._said_by_others(data) if self._greeting else data
+
+    def _said_by_others(self, data: bytes) -> bytes:
+        whole, newline, self._partial = (self._partial + data).rpartition(b"\n")
+        lines = (whole + newline).split(b"\n")[:-1]
+        if not self._greeted:
+            found = [n for n, line in enumerate(lines) if line.startswith(self._greeting)]
+            self._greeted = bool(found)
+            lines = lines[found[0] + 1 :] if found else []
+        return b"".join([line + b"\n" for line in lines if not line.startswith(b"* ")])
 
 
 class Room:
@@ -154,6 +182,7 @@ class Room:
         self.server = server
         self.broadcasts = server.name not in SILENT
         self.log: Lines | None = server.log if logs and server.name in SERVERS else None
+        self._logs_messages = self.log is not None and not server.asks
         self.listeners: list[Peer] = []
         self._logged = 0  # lines of the log that have been looked at
 
@@ -162,14 +191,19 @@ class Room:
 
         listens: it hears everything that `hear` is told of, and reads it.
         """
-        peer = Peer(self.server.address, receive_buffer)
-        if self.log:
+        peer = self.connect(receive_buffer)
+        if self.log or self.server.asks:
             come_in(self.server, peer)
         elif self.listeners:
             self.say(peer, "here I am")
         if listens:
             self.listeners.append(peer)
         return peer
+
+    def connect(self, receive_buffer: int | None = None) -> Peer:
+        """A new peer, which the server need not know yet."""
+        nick = new_nick() if self.server.asks else ""
+        return Peer(self.server.address, receive_buffer, nick=nick)
 
     def join_slow(self) -> Peer:
         """A new peer that nobody reads from but the test, and whose kernel, like the server's,
@@ -195,7 +229,7 @@ class Room:
                         f"{peer.name} heard {line[:120]!r}, expected {expected[:120]!r}: a line "
                         "lost, doubled, out of order, or sent to its own sender"
                     )
-            if self.log:
+            if self.log and self._logs_messages:
                 self._logged = self.log.wait(is_message, self._logged) + 1
                 line = self.log[self._logged - 1]
                 assert line == expected, f"logged {line[:120]!r}, not {expected[:120]!r}"
@@ -205,7 +239,7 @@ class Room:
         """Everyone hears these lines next, from whomever and in any order, and nothing else."""
         for peer in self.listeners if self.broadcasts else []:
             assert {peer.line() for _ in expected} == expected
-        if self.log:
+        if self.log and self._logs_messages:
             first = self._logged
             for _ in expected:
                 self._logged = self.log.wait(is_message, self._logged) + 1
@@ -221,7 +255,7 @@ class Room:
         for peer in peers:
             self.leave(peer)
             if self.log:
-                line = f"Cliente desconectado: {peer.name}"
+                line = f"Cliente desconectado: {peer.address}"
                 self.log.wait((f"{line} ({reason})" if reason else line).__eq__)
 
 
@@ -236,9 +270,12 @@ def is_message(line: str) -> bool:
 
 
 def come_in(server: Server, *peers: Peer) -> None:
-    """Wait until the log says that they are in."""
+    """Wait until the log says that they are in, or they have been greeted."""
     for peer in peers:
-        server.log.wait(f"Cliente conectado: {peer.name}".__eq__)
+        if server.asks:
+            peer.await_greeting()
+        else:
+            server.log.wait(f"Cliente conectado: {peer.address}".__eq__)
 
 
 def limit_memory(server: Server, spare: int) -> None:

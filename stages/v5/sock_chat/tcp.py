@@ -95,7 +95,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def come_in(self, secure: bool) -> None:
         """name and address are known, and whether nobody else can read what it sends."""
-        self.transport.set_write_buffer_limits(LOW_WATER, LOW_WATER // 2)
+        self.transport.set_write_buffer_limits(LOW_WATER, LOW_WATER)
         self.write = self._send
         self.session = Session(self._owner.chat, self, Visit(self.address, secure))
         self._owner.enter(self)

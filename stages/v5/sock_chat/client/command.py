@@ -41,8 +41,7 @@ async def talk(host: str, port: int, tls: ssl.SSLContext | None) -> int | str:
         return f"No se puede conectar con {(host, port)}: {error}"
     if is_terminal():
         return await Terminal(address).run(streams)
-    # At once: the keyboard's thread is in read(), and may be for ever.
-    os._exit(await Pipe(streams).run())
+    await Pipe(streams).run()
 
 
 def reserve_standard_streams() -> None:

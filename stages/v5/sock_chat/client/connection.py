@@ -10,6 +10,12 @@ from sock_chat.names import clean
 
 READ_SIZE = 16384
 MAX_LINE = 1 << 16  # bytes: no line of a v5 server is that long, and no other server fills memory
+KEEPALIVE = (  # a network that is gone ends the connection within 90 s, though nobody speaks
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
+)
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
@@ -22,13 +28,17 @@ class Address(NamedTuple):
     async def connect(self) -> Streams:
         """OSError, UnicodeError: it cannot, and says why in one line."""
         try:
-            return await asyncio.open_connection(self.host, self.port, ssl=self.tls)
+            streams = await asyncio.open_connection(self.host, self.port, ssl=self.tls)
         except ssl.SSLCertVerificationError as error:
             raise OSError(f"certificado no válido: {error.verify_message}") from None
         except (ssl.SSLError, socket.gaierror) as error:
             raise OSError(error.strerror) from None
         except OSError as error:
             raise OSError(os.strerror(error.errno) if error.errno else str(error)) from None
+        sock = streams[1].get_extra_info("socket")
+        for level, name, value in KEEPALIVE:
+            sock.setsockopt(level, name, value)
+        return streams
 
 
 class Lines:

@@ -4,22 +4,31 @@ As in v4 a thread reads stdin, for epoll refuses a regular file, and hands on no
 At the end of stdin v4 half-closes the connection. TLS has no half-close, and to a server that
 delays who speaks too fast the end of the stream says that nobody waits; so here the end is /quit,
 which the server obeys when all that stands before it has been said. The exit statuses are v4's.
+
+stdin may still be a terminal, as in `sock-chat | tee log`: it echoes no answer to a question for a
+password.
 """
 
 import asyncio
+import contextlib
 import os
 import re
 import select
 import signal
 import sys
+import termios
 import threading
+from typing import Any, NoReturn
 
 from sock_chat.client.connection import READ_SIZE, Lines, Streams
+from sock_chat.client.conversation import Conversation
 
 STDIN, STDOUT, STDERR = 0, 1, 2
 FAREWELL = b"\n\n/quit\n"  # the first ends an unfinished line, the second answers for a password
 QUIT = re.compile(rb"(?:^|\n)/quit(?: [^\n]*)?\r?\n+$", re.IGNORECASE)
 LONGEST_QUIT = 4096
+LOCAL_MODES = 3  # in what tcgetattr() gives
+settings: list[Any] = []  # of the terminal, while it shows no keys
 
 
 def say(text: str, stream: int = STDOUT) -> None:
@@ -35,7 +44,29 @@ def say(text: str, stream: int = STDOUT) -> None:
     except OSError as error:  # nobody looks any more
         if stream == STDOUT:
             say(f"No se puede mostrar nada: {error.strerror}\n", STDERR)
-        os._exit(1)
+        end(1)
+
+
+def hide_keys() -> None:
+    """Let a terminal show nothing of what is typed."""
+    if os.isatty(STDIN) and not settings:
+        settings.extend(termios.tcgetattr(STDIN))
+        modes = settings.copy()
+        modes[LOCAL_MODES] &= ~termios.ECHO
+        termios.tcsetattr(STDIN, termios.TCSANOW, modes)
+
+
+def show_keys() -> None:
+    if settings:
+        with contextlib.suppress(termios.error):  # EIO: the terminal is gone
+            termios.tcsetattr(STDIN, termios.TCSANOW, settings)
+        settings.clear()
+
+
+def end(status: int) -> NoReturn:
+    """At once: the keyboard's thread is in read(), and may be for ever."""
+    show_keys()
+    os._exit(status)
 
 
 def read_keyboard() -> bytes:
@@ -52,9 +83,11 @@ def read_keyboard() -> bytes:
 class Pipe:
     def __init__(self, streams: Streams):
         self.reader, self.writer = streams
+        self.conversation = Conversation()
         self.tail = b""  # of what has been sent
         self.said_all = False
-        self.writer.transport.set_write_buffer_limits(high=0)  # drain() waits until all is sent
+        # drain() waits until all is sent. To asyncio's TLS an empty buffer of size 0 is a full one.
+        self.writer.transport.set_write_buffer_limits(high=1, low=0)
 
     def watch_keyboard(self, loop: asyncio.AbstractEventLoop) -> None:
         """The life of the keyboard's thread."""
@@ -66,22 +99,25 @@ class Pipe:
             pass
 
     async def send(self, data: bytes) -> None:
-        self.said_all = not data
         self.tail = (self.tail + data)[-LONGEST_QUIT:]
+        if self.conversation.asks_password:
+            self.conversation.say(data.decode("utf-8", "replace"))
+            self.follow_question()
         self.writer.write(data or FAREWELL)
         await self.writer.drain()
+        self.said_all = not data
 
     async def receive(self) -> int:
         """Show what arrives until the server has closed the connection; the exit status."""
         lines = Lines()
         try:
             while data := await self.reader.read(READ_SIZE):
-                say("".join([f"{line}\n" for line in lines.receive(data)]))
+                self.show(lines.receive(data))
             say(lines.finish())
         except OSError as error:
             reason = f"El servidor se ha ido: {error.strerror or error}"
         else:
-            if self.said_all and not self.writer.transport.get_write_buffer_size():
+            if self.said_all:
                 return 0
             reason = "El servidor ha cerrado la conexión"
         if QUIT.search(self.tail):  # it has been asked to
@@ -89,8 +125,22 @@ class Pipe:
         say(f"{reason}\n", STDERR)
         return 1
 
-    async def run(self) -> int:
+    def show(self, lines: list[str]) -> None:
+        for line in lines:
+            self.conversation.receive(line)
+        self.follow_question()
+        say("".join([f"{line}\n" for line in lines]))
+
+    def follow_question(self) -> None:
+        if self.conversation.asks_password:
+            hide_keys()
+        else:
+            show_keys()
+
+    async def run(self) -> NoReturn:
+        """Talk until either side ends it, and end the process."""
         loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGINT, os._exit, 130)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            loop.add_signal_handler(number, end, 128 + number)
         threading.Thread(target=self.watch_keyboard, args=(loop,), daemon=True).start()
-        return await self.receive()
+        end(await self.receive())

@@ -9,6 +9,7 @@ While there is no connection what is typed is not sent, and that is said.
 
 import asyncio
 import contextlib
+import io
 import random
 import signal
 import sys
@@ -28,6 +29,7 @@ from sock_chat.client import keyboard
 from sock_chat.client.backoff import Backoff
 from sock_chat.client.connection import READ_SIZE, Address, Lines, Streams
 from sock_chat.client.conversation import Conversation
+from sock_chat.names import clean
 
 NICK_PAUSE = 5.0  # seconds until one's own nick is asked for again
 FAREWELL_TIME = 1.0  # seconds that the server has to close after /quit
@@ -59,6 +61,8 @@ class Terminal:
     async def run(self, streams: Streams) -> int:
         """Talk over a connection that is there, until either side ends it; the exit status."""
         loop = asyncio.get_running_loop()
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")  # what it cannot show
         for number in (signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(number, self.stop_typing)
         self.session.default_buffer.accept_handler = lambda buffer: self.accept(buffer.text)
@@ -91,7 +95,7 @@ class Terminal:
     def accept(self, text: str) -> bool:
         """What has been typed, at Enter. False: the next line begins empty."""
         prompt, secret = self.conversation.prompt, self.conversation.asks_password
-        lines = ["***"] if secret else [keyboard.mask(line) for line in text.split("\n")]
+        lines = ["***"] if secret else [clean(keyboard.mask(line)) for line in text.split("\n")]
         self.show([prompt + lines[0], *lines[1:]])
         if self.writer:
             self.send(self.conversation.say(text))
@@ -101,7 +105,7 @@ class Terminal:
 
     def send(self, lines: Sequence[str]) -> None:
         if lines and self.writer:
-            self.writer.write("".join(f"{line}\n" for line in lines).encode())
+            self.writer.write("".join(f"{line}\n" for line in lines).encode("utf-8", "replace"))
 
     def forget_password(self, needless: bool) -> None:
         """What has been typed of a password that nobody wants any more would be shown now."""
