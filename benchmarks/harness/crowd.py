@@ -30,6 +30,8 @@ from benchmarks.harness.process import DEADLINE, ServerError
 from benchmarks.harness.server import Server
 
 RECEIVE_SIZE = 1 << 18
+NICKS = 100
+"""Clients that come in at the same time, where the server asks for their nicks."""
 TCPI_DATA_SEGS_IN = slice(152, 156)
 """In struct tcp_info, linux/tcp.h, since Linux 4.6: after eight __u8, 24 __u32 and four __u64 come
 segs_out, segs_in, notsent_bytes, min_rtt, and this."""
@@ -158,11 +160,13 @@ class Crowd(ExitStack):
             raise
 
     def _give_nicks(self) -> None:
-        """To all at once: one by one, each would be told of by itself to all before it."""
-        for client in self.clients:
-            client.sock.sendall(f"{client.name}\n".encode())
-        for client in self.clients:
-            client.await_greeting()
+        """To many at once: one by one, each would be told of by itself to all before it."""
+        for first in range(0, len(self.clients), NICKS):
+            newcomers = self.clients[first : first + NICKS]
+            for client in newcomers:
+                client.sock.sendall(f"{client.name}\n".encode())
+            for client in newcomers:
+                client.await_greeting()
         # Whoever is greeted has been announced to the others before.
         for client in self.ready(0):
             client.receive()

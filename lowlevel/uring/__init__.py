@@ -60,6 +60,10 @@ Which descriptor. The number is looked up when the submission is taken, not when
 Close. The last reference to a file closes it, and a receive that is armed is one: close(2) gives
     the number back, and no FIN leaves. The receive must be cancelled, and has to end.
 
+Cancel. What has a given user_data the kernel finds in a table. For whatever is under way on a
+    descriptor it walks through everything. A server that lets go of thousands in that way takes
+    seconds to stop.
+
 O_NONBLOCK. An operation on such a descriptor does not wait, it fails with EAGAIN. Sockets that
     accept(2) returns are blocking, and stay so. Poll requests do not care.
 

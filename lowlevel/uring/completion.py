@@ -167,8 +167,6 @@ class Completions:
         self.ring.queue(sqe(POLL_ADD, fd, key << KIND_BITS | POLL, operation_flags=interest))
 
     def _cancel(self, user_data: int) -> None:
-        """What has this user_data, for which the kernel has a table. Asked for all that is under
-        way, or for all of one descriptor, it walks through everything, once for each."""
         self.ring.queue(sqe(ASYNC_CANCEL, -1, OTHER, address=user_data, flags=SKIP_SUCCESS))
 
     def _complete(self, completions: List[Completion]) -> None:

@@ -250,7 +250,7 @@ def _cut(name: str, steps: list[Step], first: str, last: str) -> list[Step]:
         )
         index = next(received, -1)
         if index < 0:
-            raise ProfilingError(f"{name}: {text!r} is not among what was received")
+            raise ProfilingError(f"{name}: {text!r} is not among what was received, nor logged")
         for before in range(index - 1, -1, -1):  # asyncio takes memory between wait and read
             kind, thread = steps[before].call.kind, steps[before].call.thread
             if thread != steps[index].call.thread or kind in READS or kind in SENDS:
@@ -264,9 +264,15 @@ def _cut(name: str, steps: list[Step], first: str, last: str) -> list[Step]:
 
 def _check(name: str, plain: Sequence[Step], marked: Sequence[Step]) -> None:
     """ProfilingError: the marks have changed what the server does, or are not about its calls."""
-    on_a_ring = any(step.call.kind == "io_uring_enter" for step in marked)
-    kinds = [s.call.kind for s in marked if not s.in_a_ring]
-    without = [s.call.kind for s in plain if not (on_a_ring and s.call.text.startswith("1<"))]
+    on_a_ring = any(step.in_a_ring for step in marked)  # then the two may differ in the log
+    without, kinds = (
+        [
+            step.call.kind
+            for step in steps
+            if not step.in_a_ring and not (on_a_ring and step.call.text.startswith("1<"))
+        ]
+        for steps in (plain, marked)
+    )
     if kinds != without:
         raise ProfilingError(
             f"{name}: with the marks it makes other calls ({', '.join(kinds)}) than without "

@@ -3,7 +3,11 @@ itself."""
 
 from __future__ import annotations
 
+from itertools import zip_longest
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sock_chat.client.conversation import Conversation
 from sock_chat.link import Reason
@@ -220,3 +224,26 @@ def test_ends_after_which_one_comes_back(world: World, talk: Talk, last: str) ->
 def test_each_line_of_a_paste_is_said(world: World, talk: Talk) -> None:
     talk.say("ana\nuno\n\ndos")
     assert [message.text for _, message in world.log.messages] == ["uno", "dos"]
+
+
+WORDS = [
+    *("* ", "En ", "Hola, ", "El apodo ", "ana", "bea", " ha entrado.", " ha salido: ", " dice: "),
+    *(" ahora es ", ". ", ", ", " y 3 más.", " (2): ", " tiene dueño. ¿Contraseña?", "\ufffd"),
+    *("* Hola, ana. En cine: ana.", "* Contraseña incorrecta.", "* El apodo ana está en uso."),
+]
+
+
+@given(
+    lines=st.lists(st.lists(st.sampled_from(WORDS), max_size=5).map("".join)),
+    typed=st.lists(st.sampled_from(["", "ana", "hola", "/quit", "/join cine", "a\nb"])),
+)
+def test_whatever_a_server_says_nothing_is_said_but_nick_and_room(
+    lines: list[str], typed: list[str]
+) -> None:
+    conversation = Conversation()
+    for line, text in zip_longest(lines, typed, fillvalue=""):
+        assert set(conversation.receive(line)) <= {conversation.nick, f"/join {conversation.room}"}
+        conversation.say(text)
+        assert conversation.nick not in conversation.nicks or not conversation.is_in
+        if "¿" in line and not conversation.asks_password:
+            conversation.lost()

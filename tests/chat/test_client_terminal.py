@@ -259,6 +259,17 @@ def test_a_paste_of_several_lines(served: Served, terminal: Terminal, bea: Clien
     assert served.do(lambda: bea.new()) == ["carlos dice: uno", "carlos dice: dos"]
 
 
+def test_what_is_pasted_does_nothing_to_the_terminal(
+    served: Served, terminal: Terminal, bea: Client
+) -> None:
+    terminal.type("\x1b[200~uno \x1b[2J\x1b[201~\r")
+    os.write(terminal.master, b"\xff dos\r/rooms\r")  # not UTF-8
+    terminal.shows("carlos> /rooms", "* Salas: general (2)", "carlos>")
+    assert b"\x1b[2J" not in terminal.output
+    assert "carlos> uno \ufffd[2J" in terminal.lines()
+    assert [line[-4:] for line in served.do(lambda: bea.new())] == ["\ufffd[2J", " dos"]
+
+
 def test_a_terminal_that_cannot_show_a_character(served: Served) -> None:
     terminal = Terminal(served.port, PYTHONIOENCODING="ascii")
     try:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from benchmarks.harness.compiled import no_compiler
+from benchmarks.harness.crowd import Crowd
 from benchmarks.harness.flood import SOURCE, FloodInC, FloodInPython, LockStep, flood
 from benchmarks.harness.server import TLS, VARIANTS, Server
 from benchmarks.harness.strace import calls, window
@@ -76,3 +78,12 @@ def test_loads_of_v5_with_one_feature_more(
     wanted = {"v5 --db FILE": {"sock_chat.db"}, TLS: {"cert.pem", "key.pem"}}
     assert files >= wanted.get(variant, set())
     assert not list(tmp_path.iterdir())
+
+
+def test_idle_clients_cost_no_wakeup(serve: Serve) -> None:
+    server = serve("--quiet")
+    with Crowd(server.address, 500, asks=True):
+        server.wait_until_at_rest()
+        before = server.context_switches()
+        time.sleep(1)
+        assert server.context_switches() == before

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ast
 import fcntl
+import json
 import os
+import re
 import resource
 import select
 import signal
@@ -160,11 +162,12 @@ def test_full(serve: Serve) -> None:
         guests.append(peer)
     assert len(guests) > 10
     refused(server)
-    lines = [line for line in server.log.all() if line.startswith("Servidor lleno: ")]
-    assert len(lines) == 1, "said once an episode"
     guests.pop().close()
     server.wait_until_at_rest()
     assert Guest(server, "ana")
+    assert server.stop() == 0
+    lines = [line for line in server.log.rest() if line.startswith("Servidor lleno: ")]
+    assert len(lines) == 1, "said once an episode"
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
@@ -235,3 +238,37 @@ def test_the_log_of_a_quiet_server(serve: Serve) -> None:
     Guest(server, "ana").reset()
     assert server.stop() == 0
     assert server.log.rest() == [f"Servidor chat iniciado en {server.address}"]
+
+
+def test_the_log_with_what_is_said(serve: Serve) -> None:
+    server = serve("--log-messages")
+    ana = Guest(server, "ana")
+    ana.send("hola\u061c\n/pm ana psst\n/join cine\n".encode())
+    ana.lines("ana te dice: psst", "* En cine: ana.")
+    ana.say("/quit")
+    ana.ends()
+    assert server.stop() == 0
+    assert server.log.rest()[1:] == [
+        f"Cliente conectado: {ana.name}",
+        "ana dice: hola\ufffd",
+        f"Cliente desconectado: {ana.name}",
+    ]
+
+
+def test_the_log_as_json(serve: Serve) -> None:
+    server = serve("--log", "json", "--log-messages")
+    ana = Guest(server, "ana")
+    ana.say("¡hola!", "/join cine", "/quit")
+    ana.lines("* En cine: ana.")
+    ana.ends()
+    assert server.stop() == 0
+    ready, *lines = server.log.rest()
+    assert ready == f"Servidor chat iniciado en {server.address}"
+    events = [json.loads(line) for line in lines]
+    for event in events:
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", event.pop("time"))
+    assert events == [
+        {"event": "connected", "address": ana.name},
+        {"event": "said", "nick": "ana", "room": "general", "text": "¡hola!"},
+        {"event": "disconnected", "address": ana.name, "nick": "ana", "room": "cine"},
+    ]

@@ -20,6 +20,7 @@ from sock_chat.system import port_number
 
 PREFIX = "SOCK_CHAT_"
 LOOPS = ("uvloop", "asyncio")
+LOGS = ("text", "json")
 
 
 def option(
@@ -97,6 +98,8 @@ class Config:
     per_address: int = option(
         64, "connections of one address, or of one /64; 0: no limit (%(default)s)", from_zero, "N"
     )
+    log: str = option("text", "a line for each event, or a JSON object (%(default)s)", choices=LOGS)
+    log_messages: bool = option(False, "what is said is in the log, too")
     loop: str = option("uvloop", "event loop (%(default)s)", choices=LOOPS)
     quiet: bool = option(False, "no line per client")
 
@@ -123,7 +126,8 @@ def parse(
                 given[each.name] = _converted(each, text)
             except (argparse.ArgumentTypeError, ValueError) as error:
                 parser.error(f"{variable}: {error}")
-    config = Config(**given)
+    lists = {name: tuple(value) for name, value in given.items() if isinstance(value, list)}
+    config = Config(**{**given, **lists})
     if (config.tls_cert is None) != (config.tls_key is None):
         parser.error("--tls-cert and --tls-key go together")
     return config

@@ -21,7 +21,8 @@ REPEATED = 120.0  # seconds within which a line with the same id is the same lin
 class Rooms:
     """clock: tells seconds that never go back. today: date and time, in UTC.
     begin: called when a turn begins; flush() has to be called in the same turn of the loop, or a
-    few turns later, when others have spoken, too."""
+    few turns later, when others have spoken, too.
+    told: called with each turn that has been told."""
 
     def __init__(
         self,
@@ -29,11 +30,13 @@ class Rooms:
         clock: Callable[[], float],
         today: Callable[[], datetime],
         begin: Callable[[], None],
+        told: Callable[[Turn], None] | None = None,
     ):
         self._log = log
         self._clock = clock
         self._today = today
         self._begin = begin
+        self._told = told
         self._begun: list[Room] = []  # in the order in which their turns have begun
         self._recent: Recent[Ack | list[Member]] = Recent(REPEATED)
         self.general = self._create(GENERAL)
@@ -120,6 +123,8 @@ class Rooms:
         if room is None:  # made on another server
             room = self._rooms[turn.room] = self._create(turn.room)
         room.deliver(turn)
+        if self._told:
+            self._told(turn)
         self._end(room)
 
     def _end(self, room: Room) -> None:

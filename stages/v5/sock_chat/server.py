@@ -16,9 +16,11 @@ from typing import Any, NamedTuple
 from sock_chat import names
 from sock_chat.chat import Chat
 from sock_chat.config import Config
+from sock_chat.journal import Journal
 from sock_chat.kept import Kept
 from sock_chat.limits import ConnectionLimiter
 from sock_chat.link import Reason
+from sock_chat.log import Turn
 from sock_chat.proxy import HeaderReader, is_trusted
 from sock_chat.rooms import Rooms
 from sock_chat.system import (
@@ -42,10 +44,12 @@ STOP_TIME = 1.8  # seconds in which all is over
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-def make_chat(config: Config, kept: Kept, begin: Callable[[], None]) -> Chat:
+def make_chat(
+    config: Config, kept: Kept, begin: Callable[[], None], told: Callable[[Turn], None] | None
+) -> Chat:
     """Everything that sessions share."""
     return Chat(
-        rooms=Rooms(kept.log, time.monotonic, today, begin),
+        rooms=Rooms(kept.log, time.monotonic, today, begin, told),
         log=kept.log,
         names=kept.names,
         accounts=kept.accounts,
@@ -97,13 +101,14 @@ class Server:
             later=lambda seconds, call: self.loop.call_later(seconds, call),
             report=lambda line: say(visible(line)),
         )
-        self.chat = make_chat(config, self.kept, self.turns.begin)
+        self.journal = Journal(config, today)
+        told = self.journal.told if self.journal.wants_messages else None
+        self.chat = make_chat(config, self.kept, self.turns.begin, told)
         self._doors = doors
         self._limit = limit - RESERVE
         self._connections: set[Connection] = set()
         self._counted: set[Connection] = set()  # those that the limiter counts
         self._limiter = ConnectionLimiter(config.per_address)
-        self._full = False
 
     # tcp.Owner
 
@@ -113,9 +118,9 @@ class Server:
         if transport.get_extra_info("socket").fileno() >= self._limit:
             transport.write(FULL)  # an empty send buffer takes these few bytes at once
             transport.close()
-            self._say_full(f"no quedan descriptores por debajo del {self._limit}")
+            self.journal.full(f"no quedan descriptores por debajo del {self._limit}")
             return False
-        self._full = False
+        self.journal.has_room()
         if is_trusted(connection.address, self.config.trust_proxy):
             transport.set_protocol(HeaderReader(connection, self.loop))
             return False
@@ -124,7 +129,7 @@ class Server:
     def enter(self, connection: Connection) -> None:
         session = connection.session
         assert session
-        self._log(f"Cliente conectado: {connection.name}")
+        self.journal.connected(connection)
         if self._limiter.admit(connection.address):
             self._counted.add(connection)
             session.start()
@@ -136,21 +141,7 @@ class Server:
         if connection in self._counted:
             self._counted.remove(connection)
             self._limiter.leave(connection.address)
-        why = f" ({reason.value})" if reason.value else ""
-        if connection.session:
-            self._log(f"Cliente desconectado: {connection.name}{why}")
-        elif why:
-            self._log(f"Cliente rechazado: {connection.name}{why}")
-
-    def _log(self, line: str) -> None:
-        if not self.config.quiet:
-            say(visible(line))
-
-    def _say_full(self, reason: str) -> None:
-        """Once per episode, which lasts until a newcomer is let in again."""
-        if not self._full:
-            self._full = True
-            say(f"Servidor lleno: {reason}")
+        self.journal.gone(connection, reason)
 
     # From the start to the stop
 
@@ -212,6 +203,6 @@ class Server:
         """One line for what asyncio would log with a traceback."""
         error = context.get("exception")
         if isinstance(error, OSError) and error.errno in NO_RESOURCES:
-            self._say_full(str(error))  # accept() failed; asyncio tries again after a second
+            self.journal.full(str(error))  # accept() failed; asyncio tries again after a second
         else:
             say(f"{context['message']}: {error!r}", STDERR)

@@ -29,6 +29,7 @@ from sock_chat.client import keyboard
 from sock_chat.client.backoff import Backoff
 from sock_chat.client.connection import READ_SIZE, Address, Lines, Streams
 from sock_chat.client.conversation import Conversation
+from sock_chat.names import clean
 
 NICK_PAUSE = 5.0  # seconds until one's own nick is asked for again
 FAREWELL_TIME = 1.0  # seconds that the server has to close after /quit
@@ -94,7 +95,7 @@ class Terminal:
     def accept(self, text: str) -> bool:
         """What has been typed, at Enter. False: the next line begins empty."""
         prompt, secret = self.conversation.prompt, self.conversation.asks_password
-        lines = ["***"] if secret else [keyboard.mask(line) for line in text.split("\n")]
+        lines = ["***"] if secret else [clean(keyboard.mask(line)) for line in text.split("\n")]
         self.show([prompt + lines[0], *lines[1:]])
         if self.writer:
             self.send(self.conversation.say(text))
@@ -104,7 +105,7 @@ class Terminal:
 
     def send(self, lines: Sequence[str]) -> None:
         if lines and self.writer:
-            self.writer.write("".join(f"{line}\n" for line in lines).encode())
+            self.writer.write("".join(f"{line}\n" for line in lines).encode("utf-8", "replace"))
 
     def forget_password(self, needless: bool) -> None:
         """What has been typed of a password that nobody wants any more would be shown now."""
