@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from copy import deepcopy
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from queue import SimpleQueue
@@ -27,7 +28,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from benchmarks.harness.server import Server
-from sock_chat import sqlite_log, tails
+from sock_chat import archive, sqlite_log, tails
 from sock_chat.log import Past
 from sock_chat.memory_log import MemoryLog
 from sock_chat.sqlite_log import QUEUE_SIZE, SqliteLog
@@ -52,12 +53,16 @@ class Disk(Store):
         self.timers: list[Call] = []
         super().__init__(path, self.calls.put)
 
-    def write(self, job: Job[T], done: Done[T], failed: Failed) -> None:
+    def do(self, job: Job[T], done: Done[T], failed: Failed) -> None:
         def refuse(database: sqlite3.Connection) -> T:
-            job(database)
+            if not database.in_transaction:
+                database.execute("BEGIN")
+            with suppress(sqlite3.OperationalError):  # it begins a transaction of its own
+                job(database)
             raise sqlite3.OperationalError("database or disk is full")
 
-        super().write(refuse if self.refusing else job, done, failed)
+        writes = isinstance(job, partial) and job.func is not archive.select
+        super().do(refuse if self.refusing and writes else job, done, failed)
 
     def later(self, seconds: float, call: Call) -> None:
         self.timers.append(call)
@@ -71,7 +76,7 @@ class Disk(Store):
 
     def settle(self) -> None:
         over: list[None] = []
-        self.read(lambda database: None, over.append, lambda error: None)
+        self.do(lambda database: None, over.append, lambda error: None)
         while not over:
             self.calls.get(timeout=10)()
 

@@ -103,7 +103,7 @@ class LocalAccounts:
             done(count > 0)
 
         job = partial(_change, DELETE, (nick.folded,))
-        self._store.write(job, removed, lambda error: done(None))
+        self._store.do(job, removed, lambda error: done(None))
 
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
@@ -117,7 +117,7 @@ class LocalAccounts:
                 return
             values = (nick.shown, hash, nick.folded, *condition)
             job = partial(_change, statement, values)
-            self._store.write(job, partial(stored, Account(nick.shown, hash)), refused)
+            self._store.do(job, partial(stored, Account(nick.shown, hash)), refused)
 
         def stored(account: Account, count: int) -> None:
             if count:

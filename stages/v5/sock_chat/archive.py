@@ -19,7 +19,8 @@ from sock_chat.log import Author
 BLOCK = 1 << 32  # positions that are reserved at once; a client's numbers end at 2**53
 LOADED = 1000  # messages that are in memory from the start
 
-# The whole batch is one step of SQLite's: it takes the interpreter's lock away from the loop once.
+# The whole batch is one step of SQLite's, and that is all there is to most transactions: for each
+# step the interpreter's lock has to be got back from a loop that is busy.
 INSERT = f"""
 INSERT OR IGNORE INTO messages
 SELECT {", ".join(f"json_extract(value, '$[{column}]')" for column in range(5))} FROM json_each(?)
@@ -37,12 +38,17 @@ class Lines(NamedTuple):
     shares: Sequence[tuple[Author, int]]
 
 
+class Note(NamedTuple):
+    reserved: int
+    forgotten: int
+
+
 class State(NamedTuple):
     """What the database says at the start."""
 
     epoch: str
     position: int  # all up to here may have been heard
-    forgotten: int
+    note: Note
     size: int  # in messages
     newest: Sequence[tuple[str, Said]]  # of all rooms
 
@@ -54,34 +60,41 @@ class State(NamedTuple):
 
 def begin(database: sqlite3.Connection) -> State:
     """Reserve positions, and see what there is."""
+    database.execute("BEGIN IMMEDIATE")
     epoch, reserved, forgotten = database.execute("SELECT * FROM log").fetchone()
     size, newest = database.execute("SELECT count(*), max(position) FROM messages").fetchone()
     if reserved != (newest or 0):  # it was killed, or has lost what came last
         forgotten = reserved
-    database.execute("UPDATE log SET reserved = ?, forgotten = ?", (reserved + BLOCK, forgotten))
+    note = Note(reserved + BLOCK, forgotten)
+    database.execute("UPDATE log SET reserved = ?, forgotten = ?", note)
     rows = database.execute(f"{COLUMNS} {NEWEST}", (LOADED,)).fetchall()
-    return State(epoch, reserved, forgotten, size, [_message(*row) for row in reversed(rows)])
+    return State(epoch, reserved, note, size, [_message(*row) for row in reversed(rows)])
 
 
-def write(
-    batch: Sequence[Lines], reserved: int, forgotten: int, excess: int, database: sqlite3.Connection
-) -> tuple[int, int]:
-    """Write messages, remove the oldest; how many those were, and what is forgotten now."""
+def write(batch: Sequence[Lines], database: sqlite3.Connection) -> None:
     rows = [
         (message.position, room, int(at.timestamp()), message.nick, message.text)
         for room, at, messages, _ in batch
         for message in messages
     ]
     database.execute(INSERT, (msgspec.json.encode(rows).decode(),))
+
+
+def write_and_note(
+    batch: Sequence[Lines], note: Note, excess: int, database: sqlite3.Connection
+) -> tuple[int, Note]:
+    """Write messages, and remove the oldest; how many those were, and what is noted now."""
+    database.execute("BEGIN IMMEDIATE")
+    write(batch, database)
     removed = 0
     if excess > 0:
         oldest = "SELECT position FROM messages ORDER BY position LIMIT 1 OFFSET ?"
         last = database.execute(oldest, (excess - 1,)).fetchone()
         if last:
-            forgotten = max(forgotten, last[0])
+            note = Note(note.reserved, max(note.forgotten, last[0]))
             removed = database.execute("DELETE FROM messages WHERE position <= ?", last).rowcount
-    database.execute("UPDATE log SET reserved = ?, forgotten = ?", (reserved, forgotten))
-    return removed, forgotten
+    database.execute("UPDATE log SET reserved = ?, forgotten = ?", note)
+    return removed, note
 
 
 def select(

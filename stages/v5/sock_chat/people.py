@@ -94,7 +94,7 @@ class LocalPeople:
             self._bans[name] = self._clock() + minutes * 60
         until = int(self._date()) + minutes * 60
         rows = [Row(name, until, minutes) for name in banned]
-        self._store.write(partial(_put, rows), lambda _: None, self._refused)
+        self._store.do(partial(_put, rows), lambda _: None, self._refused)
         for session in cast("list[Session]", list(self._names)):
             nick = session.nick.folded if session.nick else ""
             if session is not by and (nick in banned or party(session.address) in banned):
@@ -105,7 +105,7 @@ class LocalPeople:
         name = party(who) if isinstance(who, str) else who.folded
         banned = self._meets(name)
         self._bans.pop(name, None)
-        self._store.write(partial(_remove, name), lambda _: None, self._refused)
+        self._store.do(partial(_remove, name), lambda _: None, self._refused)
         done(banned)
 
     def bans(self, done: Callable[[Sequence[Ban]], None]) -> None:

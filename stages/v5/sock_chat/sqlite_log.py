@@ -21,17 +21,17 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from sock_chat import archive
-from sock_chat.archive import BLOCK, Lines
+from sock_chat.archive import BLOCK, Lines, Note
 from sock_chat.events import Said
 from sock_chat.log import Author, Past, Speaker, Turn
 from sock_chat.memory_log import MemoryLog
-from sock_chat.store import CLOSE_TIMEOUT, Job, Store, StoreError
+from sock_chat.store import CLOSE_TIMEOUT, Store, StoreError
 from sock_chat.tails import LENGTH, Tails, size
 
 BATCH_TIME = 0.05  # seconds
 RETRY_TIME = 1.0
 QUEUE_SIZE = 4 << 20  # in characters, as tails.size() counts
-TRIM = 500  # messages beside what comes in that a transaction removes
+TRIM = 500  # messages too many that are removed while others come in
 
 
 class SqliteLog(MemoryLog):
@@ -52,11 +52,11 @@ class SqliteLog(MemoryLog):
             self._tails.add(room, [message])
         self._store = store
         self._later = later
-        self._keep_count = keep
+        self._kept = keep
         self._report = report
         self._stored = state.size
-        self._reserved = state.position + BLOCK
-        self._forgotten = state.forgotten
+        self._noted = state.note  # in the database
+        self._reserved, self._forgotten = state.note
         self._waiting: deque[Lines] = deque()
         self._writing: Sequence[Lines] = ()
         self._busy = False  # a transaction is under way, or a call of _write() is
@@ -91,29 +91,34 @@ class SqliteLog(MemoryLog):
 
     def _write(self) -> None:
         self._writing, self._waiting = self._waiting, deque()
+        coming = sum([len(lines.messages) for lines in self._writing])
+        excess = self._stored + coming - self._kept
         if self.position > self._reserved - BLOCK // 2:
             self._reserved += BLOCK
-        self._store.write(self._job(self._writing, self._reserved), self._written, self._refused)
+        note = Note(self._reserved, self._forgotten)
+        if note == self._noted and (excess <= 0 or (self._writing and excess < TRIM)):
+            self._store.do(partial(archive.write, self._writing), self._written, self._refused)
+        else:
+            job = partial(archive.write_and_note, self._writing, note, min(excess, coming + TRIM))
+            self._store.do(job, self._written_and_noted, self._refused)
 
-    def _job(self, batch: Sequence[Lines], reserved: int) -> Job[tuple[int, int]]:
-        coming = sum([len(lines.messages) for lines in batch])
-        excess = self._stored + coming - self._keep_count
-        return partial(archive.write, batch, reserved, self._forgotten, min(excess, coming + TRIM))
+    def _written_and_noted(self, result: tuple[int, Note]) -> None:
+        removed, self._noted = result
+        self._forgotten = max(self._forgotten, self._noted.forgotten)
+        self._stored -= removed
+        self._written()
 
-    def _written(self, result: tuple[int, int]) -> None:
-        removed, forgotten = result
-        self._forgotten = max(self._forgotten, forgotten)
+    def _written(self, _: None = None) -> None:
         for lines in self._writing:
             self._stored += len(lines.messages)
             self._release(lines)
-        self._stored -= removed
         self._writing = ()
         if self._refusing:
             self._refusing = False
             self._report(f"El historial se guarda de nuevo; faltan {self._lost} mensajes.")
         self._wake()
         self._busy = False
-        if self._waiting or self._stored > self._keep_count:
+        if self._waiting or self._stored > self._kept:
             self._plan(BATCH_TIME)
 
     def _refused(self, error: Exception) -> None:
@@ -179,13 +184,14 @@ class SqliteLog(MemoryLog):
         def failed(error: Exception) -> None:
             done(Past(self._tails.find(room, since, upto)[0][-count:], True))
 
-        self._store.read(partial(archive.select, room, since, count + 1, upto), complete, failed)
+        self._store.do(partial(archive.select, room, since, count + 1, upto), complete, failed)
 
     def close(self, timeout: float = CLOSE_TIMEOUT) -> None:
         """Write all that is waiting, and how far the positions have come. Blocks: for the end."""
         # What is being written may fail; what is written already is ignored.
         batch = [*self._writing, *self._waiting]
         try:
-            self._store.wait(self._job(batch, self.position), timeout)
+            note = Note(self.position, self._forgotten)
+            self._store.wait(partial(archive.write_and_note, batch, note, 0), timeout)
         except StoreError as error:
             self._report(f"No se ha guardado lo último que se ha dicho. {error}")

@@ -2,7 +2,8 @@
 
 The loop never waits for the disk. It hands over jobs, functions that get the connection; they are
 done one by one, in their order, and what comes of them is brought back by `post`, which calls a
-function in the loop from another thread. A job that writes is one transaction.
+function in the loop from another thread. Each statement of a job is a transaction by itself, unless
+the job begins one; it ends with the job.
 
 Only one server may use a file. It says so by flock() on FILE.lock, not by a lock of SQLite's, so
 that others may read: `VACUUM INTO` makes a copy of the running server's history.
@@ -53,7 +54,6 @@ class _Order(NamedTuple):
     job: Job[Any]
     done: Callable[[Any], None]
     failed: Callable[[Exception], None]
-    writes: bool
 
 
 class Store:
@@ -74,23 +74,22 @@ class Store:
         self._thread = Thread(target=self._run, name="store", daemon=True)
         self._thread.start()
 
-    def write(
+    def do(
         self, job: Job[T], done: Callable[[T], None], failed: Callable[[Exception], None]
     ) -> None:
-        """Have a job done in a transaction. failed: called instead of done when the disk refuses;
-        then nothing is written."""
-        self._order(job, done, failed, writes=True)
+        """Have a job done. failed: called instead of done when the disk refuses; then nothing of
+        its transaction is written."""
 
-    def read(
-        self, job: Job[T], done: Callable[[T], None], failed: Callable[[Exception], None]
-    ) -> None:
-        self._order(job, done, failed, writes=False)
+        def post(call: Callable[[Any], None], value: object) -> None:
+            with suppress(RuntimeError):  # the loop has ended
+                self._post(partial(call, value))
+
+        self._orders.put(_Order(job, partial(post, done), partial(post, failed)))
 
     def wait(self, job: Job[T], timeout: float | None = None) -> T:
-        """Have a job done that writes, and wait for it: before the loop runs, or after. Raises
-        StoreError."""
+        """Have a job done, and wait for it: before the loop runs, or after. Raises StoreError."""
         future: Future[T] = Future()
-        self._orders.put(_Order(job, future.set_result, future.set_exception, True))
+        self._orders.put(_Order(job, future.set_result, future.set_exception))
         try:
             return future.result(timeout)
         except (sqlite3.Error, futures.TimeoutError) as error:
@@ -105,7 +104,7 @@ class Store:
             database.execute("PRAGMA synchronous = NORMAL")
             database.execute(f"PRAGMA busy_timeout = {TIMEOUT * 1000:g}")
 
-        self._orders.put(_Order(set_pragmas, lambda _: None, lambda error: None, False))
+        self._orders.put(_Order(set_pragmas, lambda _: None, lambda error: None))
 
     def close(self, timeout: float = CLOSE_TIMEOUT) -> None:
         """Do what is to be done still, and close the file. A disk that takes longer than that is
@@ -115,27 +114,12 @@ class Store:
         if not self._thread.is_alive():
             self._unlock()
 
-    def _order(
-        self,
-        job: Job[T],
-        done: Callable[[T], None],
-        failed: Callable[[Exception], None],
-        writes: bool,
-    ) -> None:
-        def post(call: Callable[[Any], None], value: object) -> None:
-            with suppress(RuntimeError):  # the loop has ended
-                self._post(partial(call, value))
-
-        self._orders.put(_Order(job, partial(post, done), partial(post, failed), writes))
-
     def _run(self) -> None:
         database = self._database
         while order := self._orders.get():
             try:
-                if order.writes:
-                    database.execute("BEGIN IMMEDIATE")
                 result = order.job(database)
-                if order.writes:
+                if database.in_transaction:
                     database.execute("COMMIT")
             except Exception as error:  # nothing may end this thread
                 with suppress(sqlite3.Error):
