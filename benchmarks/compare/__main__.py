@@ -50,8 +50,8 @@ IDLE_SERVERS = (
     *("epoll", "uring", "c", "c --looks 2", "c-uring"),
     *("uvloop-protocol --coalesce", "go", "node --cork"),
 )
-"""Those beside whose talkers the others are idle: of servers that send each line by itself, one
-such message costs what a second of theirs costs in a flood."""
+"""They are measured with an idle crowd, too. Who sends each line by itself takes seconds there for
+a few messages, and costs what it costs in a flood."""
 MEMORY_ROUNDS = 5
 """Of those, so many look at memory, too: it is slow to fill, and differs little."""
 RESULTS = ROOT / "benchmarks" / "results"
