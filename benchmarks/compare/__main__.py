@@ -51,8 +51,8 @@ IDLE_SERVERS = (
     *("epoll", "uring", "c", "c --looks 2", "c-uring"),
     *("uvloop-protocol --coalesce", "go", "node --cork"),
 )
-"""Those beside whose talkers the others are idle: of servers that send each line by itself, one
-such message costs what a second of theirs costs in a flood."""
+"""They are measured with an idle crowd, too. Who sends each line by itself takes seconds there for
+a few messages, and costs what it costs in a flood."""
 VARIANT_LOADS = (("lock-step", 100), ("flood", 10), ("flood", 100))
 """In which v5 is measured with one feature more; TLS, which flood.c does not speak, in a flood in
 Python, beside v5 in the same one."""

@@ -53,8 +53,8 @@ class ResultsError(Exception):
 def load(path: Path) -> Results:
     """The results in a comparison.json, with what is derived from them."""
     try:
-        found = json.loads(path.read_text("utf-8"))
-        results: Results = {key: found[key] for key in KEYS}
+        content = json.loads(path.read_text("utf-8"))
+        results: Results = {key: content[key] for key in KEYS}
         return {**results, "derived": derived(results)}
     except OSError as error:
         raise ResultsError(f"{path}: {error.strerror}") from None

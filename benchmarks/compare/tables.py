@@ -64,8 +64,9 @@ Each measurement starts its server anew; {placement}. Every delivery is checked.
 {message_bytes} bytes, TCP_NODELAY. Lock-step: one message, all its deliveries, the next. Flood:
 closed loop, {in_flight} messages in flight for each sender; of the clients, {speakers} send.
 Python-flood: the same by a load in Python, which speaks TLS, too, and does not saturate. Idle: the
-flood of 10 beside so many clients that say nothing, and hear all of it.{not_saturated} After a
-warm-up as much work is measured as is about {cpu_seconds:g} s of the server's CPU time. {given}
+flood of 10 beside so many clients that say nothing, and hear all of it; left out are those that
+send each line by itself, which take seconds for a few messages.{not_saturated} After a warm-up as
+much work is measured as is about {cpu_seconds:g} s of the server's CPU time. {given}
 
 What the columns say. µs: CPU time of the server per delivery; over `c`: the same over that of `c`.
 Busy: CPU time over wall time. p50, p99: latency of half of the deliveries, and of 99 of 100, from

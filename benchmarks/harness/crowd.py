@@ -242,10 +242,12 @@ class Trickle(ExitStack):
         super().__init__()
         self._name = server.name
         try:
+            socks = []
             for _ in range(idle + 1):
                 sock = self.enter_context(socket.create_connection(server.address, DEADLINE))
-                if server.asks:
-                    sock.sendall(f"{new_nick()}\n".encode())
+                socks.append(sock)
+            for asked in socks if server.asks else []:
+                asked.sendall(f"{new_nick()}\n".encode())
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             server.wait_until_at_rest()
             theirs = server.end_of(sock)
