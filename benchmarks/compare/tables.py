@@ -81,7 +81,7 @@ figures say something of these, too.
 
 `v1` to `v5` are the stages, `selectors`, `epoll`, `epoll-et`, `uring` and `uvloop` the servers of
 `lowlevel`; with `--flush message` each line is sent at once, with `--looks 0` nobody looks again
-before the log goes out. `v5` keeps nothing and limits nobody; with an option it has one feature
+before the batch goes out. `v5` keeps nothing and limits nobody; with an option it has one feature
 more: the history in a file, a limit of the rate that nobody reaches, asyncio's own loop, lines over
 TLS. The others are in `benchmarks/peers`; which tests of the contract they
 fail, and why, stands in `benchmarks/harness/roster.py`.

@@ -64,7 +64,7 @@ def make_chat(
 
 def _set_alarm(signum: int, frame: object) -> None:
     """Then the process ends, whatever holds it up: a stdout that takes nothing, for one."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # no handler outlives the end
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # at exit a second one would kill
     signal.setitimer(signal.ITIMER_REAL, STOP_TIME)
 
 
