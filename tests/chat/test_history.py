@@ -19,7 +19,7 @@ from itertools import pairwise
 from pathlib import Path
 from queue import SimpleQueue
 from tempfile import TemporaryDirectory
-from threading import Timer
+from threading import Thread, Timer
 from typing import Any, TypeVar
 
 import pytest
@@ -32,7 +32,7 @@ from sock_chat import archive, sqlite_log, tails
 from sock_chat.log import Past
 from sock_chat.memory_log import MemoryLog
 from sock_chat.sqlite_log import QUEUE_SIZE, SqliteLog
-from sock_chat.store import Job, Store, StoreError
+from sock_chat.store import JOURNAL_SIZE, Job, Store, StoreError
 from tests.chat.conftest import Guest, Serve
 from tests.chat.speaker import turn
 
@@ -674,3 +674,45 @@ def test_a_disk_that_refuses_costs_the_room_nothing(serve: Serve, tmp_path: Path
     server.log.wait("El historial se guarda de nuevo; faltan 0 mensajes.".__eq__)
     server.stop()
     assert [text for _, text in texts_in(path)] == ["uno"]
+
+
+def test_a_stop_in_a_flood_keeps_all_that_was_heard(serve: Serve, tmp_path: Path) -> None:
+    path = tmp_path / "chat.db"
+    server = serve("--db", str(path), "--quiet")
+    ana, bea = Guest(server, "ana"), Guest(server, "bea")
+    ana.line()
+
+    def flood() -> None:
+        with suppress(OSError):
+            for first in range(0, 10_000_000, 100):
+                ana.say(*map(str, range(first, first + 100)))
+
+    thread = Thread(target=flood)
+    thread.start()
+    bea.take(100_000)
+    server.process.terminate()
+    heard = bea.rest().decode().split("\n")
+    thread.join()
+    assert server.process.wait(10) == 0
+    last = next(line for line in reversed(heard[:-1]) if line.startswith("ana dice: "))
+    texts = [text for _, text in texts_in(path)]
+    assert texts == list(map(str, range(len(texts))))
+    assert len(texts) > int(last.removeprefix("ana dice: "))
+
+
+def test_the_journal_of_a_server_shrinks_when_a_reader_has_gone(tmp_path: Path) -> None:
+    """A reader's snapshot keeps the WAL from being begun anew."""
+    history = History(tmp_path / "chat.db")
+    journal = tmp_path / "chat.db-wal"
+    with closing(sqlite3.connect(history.path, isolation_level=None)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM said").fetchone()
+        while journal.stat().st_size < 3 * JOURNAL_SIZE // 2:
+            history.say(*["x" * 4000] * 300)
+            history.disk.turn()
+    for _ in range(8):
+        history.say(*["x" * 4000] * 300)
+        history.disk.turn()
+    assert journal.stat().st_size <= JOURNAL_SIZE
+    history.close()
+    assert not journal.exists()
