@@ -129,7 +129,7 @@ def run(args: argparse.Namespace, listener: socket.socket, limit: int) -> None:
 
     def stop(signum: int, frame: Any) -> None:
         reactor.stop()
-        signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # no handler outlives the end
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # at exit a second one would kill
         signal.alarm(1)  # a second later the process ends, whatever holds it up
 
     # By itself no signal ends a wait, PEP 475; the byte does.

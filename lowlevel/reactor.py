@@ -28,7 +28,7 @@ WRITABLE = 0x004  # EPOLLOUT
 URGENT = 0x002  # EPOLLPRI
 HANGUP = 0x008 | 0x010 | 0x2000  # EPOLLERR, EPOLLHUP, EPOLLRDHUP
 
-CROWDED = 8  # turns after one in which several were ready, in which it is worth looking again
+CROWDED = 8  # turns that look again, too, after one in which several were ready
 
 
 class Unavailable(Exception):

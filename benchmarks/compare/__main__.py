@@ -37,24 +37,39 @@ from benchmarks.harness.files import OutputError, output_folder  # noqa: E402
 from benchmarks.harness.flood import SOURCE  # noqa: E402
 from benchmarks.harness.process import descriptor_limit_raised  # noqa: E402
 from benchmarks.harness.roster import PEERS, PeerError  # noqa: E402
-from benchmarks.harness.server import BROADCASTING, SERVERS, SILENT  # noqa: E402
+from benchmarks.harness.server import BROADCASTING, SERVERS, SILENT, TLS, VARIANTS  # noqa: E402
 from benchmarks.harness.server import missing as missing_server  # noqa: E402
 
-NAMES = (*SILENT, *BROADCASTING, *PEERS)
+NAMES = (*SILENT, *BROADCASTING, *PEERS, *VARIANTS)
 LOADS: Sequence[tuple[str, int]] = (
     *(("lock-step", n) for n in (10, 100)),
     *(("flood", n) for n in (10, 100, 1000)),
+    ("python-flood", 10),
     ("idle", 5000),
 )
 IDLE_SERVERS = (
     *("epoll", "uring", "c", "c --looks 2", "c-uring"),
     *("uvloop-protocol --coalesce", "go", "node --cork"),
 )
-"""Those beside whose talkers the others are idle: of servers that send each line by itself, one
-such message costs what a second of theirs costs in a flood."""
+"""They are measured with an idle crowd, too. Who sends each line by itself takes seconds there for
+a few messages, and costs what it costs in a flood."""
+VARIANT_LOADS = (("lock-step", 100), ("flood", 10), ("flood", 100))
+"""In which v5 is measured with one feature more; TLS, which flood.c does not speak, in a flood in
+Python, beside v5 in the same one."""
 MEMORY_ROUNDS = 5
 """Of those, so many look at memory, too: it is slow to fill, and differs little."""
 RESULTS = ROOT / "benchmarks" / "results"
+
+
+def takes_part(server: str, workload: str, n: int) -> bool:
+    """Whether a load is for this server."""
+    if workload == "idle":
+        return server in IDLE_SERVERS
+    if workload == "python-flood":
+        return server in ("v5", TLS)
+    if server == TLS:
+        return workload == "lock-step" and (workload, n) in VARIANT_LOADS
+    return server not in VARIANTS or (workload, n) in VARIANT_LOADS
 
 
 def measure_all(args: argparse.Namespace) -> figures.Results:
@@ -87,11 +102,11 @@ def measure_all(args: argparse.Namespace) -> figures.Results:
         "samples": [],
         "problems": [],
     }
-    idle = [name for name in servers if name in IDLE_SERVERS]
-    plan = [(workload, n, idle if workload == "idle" else servers) for workload, n in LOADS]
+    plan = [(*load, [name for name in servers if takes_part(name, *load)]) for load in LOADS]
     plan += [("turn", n, ours) for n in samples.BESIDE]
     plan += [("wait", n, list(samples.WAITS)) for n in samples.DESCRIPTORS]
     plan += [("memory", samples.IDLE_CLIENTS, [*silent, *servers])]
+    plan += [("start", 0, [name for name in ours if name == "v5"])]
     with descriptor_limit_raised(), pinned(cpus[1]):
         for number in range(1, args.rounds + 1):
             for workload, n, names in plan:

@@ -1,7 +1,8 @@
 """What the samples of a comparison say: medians with their quartiles, and ratios.
 
 All that a server was seen to do is a sample of a workload in a round: "flood 100", "lock-step 10",
-"idle 5000", "memory", "turn 900" beside so many idle clients, "wait 1000" for so many descriptors.
+"idle 5000", "memory", "start", "turn 900" beside so many idle clients, "wait 1000" for so many
+descriptors.
 Two of them are compared within a round, where they were taken within minutes of each other: a ratio
 is the median of these ratios with its quartiles, never a ratio of medians.
 """
@@ -26,8 +27,10 @@ Results = dict[str, Any]
 Sample = Mapping[str, Any]
 Spread = dict[str, float]
 Rounds = dict[str, dict[str, dict[int, float]]]
-LOADS = ("lock-step", "flood", "idle")
-FLOODS = ("flood", "idle")
+LOADS = ("lock-step", "flood", "python-flood", "idle")
+FLOODS = ("flood", "python-flood", "idle")
+WITHOUT_NUMBER = ("memory", "start")
+"""Workloads that there is one of."""
 FIGURES: Mapping[str, tuple[tuple[str, ...], Callable[[Sample], float]]] = {
     "cpu_us": (LOADS, lambda s: s["cpu_seconds"] / s["deliveries"] * 1e6),
     "busy": (LOADS, lambda s: s["cpu_seconds"] / s["wall_seconds"]),
@@ -36,6 +39,7 @@ FIGURES: Mapping[str, tuple[tuple[str, ...], Callable[[Sample], float]]] = {
     "messages_per_send": (FLOODS, lambda s: s["deliveries"] / s["segments"]),
     "cpu_per_send_us": (FLOODS, lambda s: s["cpu_seconds"] / s["segments"] * 1e6),
     "memory_kib": (("memory",), lambda s: (s["after_kib"] - s["before_kib"]) / s["n"]),
+    "start_s": (("start",), lambda s: s["wall_seconds"]),
     "turn_us": (("turn",), lambda s: s["cpu_seconds"] / s["turns"] * 1e6),
     "wait_us": (("wait",), lambda s: s["cpu_seconds"] / s["calls"] * 1e6),
 }
@@ -49,8 +53,8 @@ class ResultsError(Exception):
 def load(path: Path) -> Results:
     """The results in a comparison.json, with what is derived from them."""
     try:
-        found = json.loads(path.read_text("utf-8"))
-        results: Results = {key: found[key] for key in KEYS}
+        content = json.loads(path.read_text("utf-8"))
+        results: Results = {key: content[key] for key in KEYS}
         return {**results, "derived": derived(results)}
     except OSError as error:
         raise ResultsError(f"{path}: {error.strerror}") from None
@@ -60,7 +64,8 @@ def load(path: Path) -> Results:
 
 def label(sample: Sample) -> str:
     """The name of a workload in tables and charts: "flood 100"."""
-    return "memory" if sample["workload"] == "memory" else f"{sample['workload']} {sample['n']}"
+    kind: str = sample["workload"]
+    return kind if kind in WITHOUT_NUMBER else f"{kind} {sample['n']}"
 
 
 def spread(values: Iterable[float]) -> Spread:

@@ -20,7 +20,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from benchmarks.compare.figures import REFERENCE, Results, Spread
 from benchmarks.harness.environment import sentence
-from benchmarks.harness.server import BROADCASTING
+from benchmarks.harness.server import BROADCASTING, VARIANTS
 
 CARD, INK, FAINT = "#fbfaf7", "#24292f", "#d5d3cc"
 COLOURS = (
@@ -64,9 +64,10 @@ def draw(results: Results, folder: Path) -> None:
 def cpu_per_delivery(results: Results) -> Figure:
     """Ours and the peers side by side, on the same axes; the C reference in both."""
     figure = _figure(10, 5.6, "Server CPU time per delivery in a flood, µs")
-    counts = [int(w.split()[1]) for w in results["parameters"]["workloads"] if "flood" in w]
+    floods = (w for w in results["parameters"]["workloads"] if w.startswith("flood"))
+    counts = [int(workload.split()[1]) for workload in floods]
     costs = {n: results["derived"]["cpu_us"].get(f"flood {n}", {}) for n in counts}
-    servers = results["parameters"]["servers"]
+    servers = [name for name in results["parameters"]["servers"] if name not in VARIANTS]
     panels = {
         "ours": [name for name in servers if name in BROADCASTING or name == REFERENCE],
         "peers": [name for name in servers if name not in BROADCASTING],

@@ -18,7 +18,7 @@ from typing import Any, Optional
 
 from benchmarks.harness.crowd import Crowd, DeliveryError, Trickle
 from benchmarks.harness.files import ROOT, held_back
-from benchmarks.harness.flood import LockStep, flood
+from benchmarks.harness.flood import FloodInPython, LockStep, flood
 from benchmarks.harness.process import ServerError, has_ended
 from benchmarks.harness.roster import PeerError
 from benchmarks.harness.server import BROADCASTING, SILENT, Server
@@ -98,6 +98,8 @@ def load(name: str, workload: str, n: int, cpus: Cpus) -> Sample:
     with running(name, clients, cpu) as server, (
         LockStep(server, clients, MESSAGE)
         if workload == "lock-step"
+        else FloodInPython(server, clients, speakers, IN_FLIGHT, MESSAGE)
+        if workload == "python-flood"
         else flood(server, clients, speakers, in_flight=IN_FLIGHT, size=MESSAGE, cpu=load_cpu)
     ) as driven:
         known = _amounts.get((name, workload, n))
@@ -119,7 +121,8 @@ def load(name: str, workload: str, n: int, cpus: Cpus) -> Sample:
 def crowd_of(server: Server, clients: int) -> Iterator[Crowd]:
     """So many clients, all of whom the server has let in."""
     broadcasts = server.name not in SILENT
-    with Crowd(server.address, clients, broadcasts=broadcasts, asks=server.asks) as crowd:
+    how: Any = {"broadcasts": broadcasts, "asks": server.asks, "tls": server.tls}
+    with Crowd(server.address, clients, **how) as crowd:
         if server.name in SILENT:
             for client in crowd.clients:
                 server.log.wait(f"Cliente conectado: {client.name}".__eq__)
@@ -133,6 +136,13 @@ def memory(name: str, cpus: Cpus) -> Sample:
         before = server.private_kib()
         with crowd_of(server, IDLE_CLIENTS):
             return {"before_kib": before, "after_kib": server.private_kib()}
+
+
+def start(name: str, cpus: Cpus) -> Sample:
+    """From the start of the process until it says that it is ready."""
+    started = time.perf_counter()
+    with running(name, 0, cpus[0]):
+        return {"wall_seconds": time.perf_counter() - started}
 
 
 def turn(name: str, idle: int, cpus: Cpus) -> Sample:
@@ -188,6 +198,8 @@ def take(workload: str, n: int, name: str, cpus: Cpus) -> Sample:
     Unmeasured: there is none."""
     if workload == "memory":
         return memory(name, cpus)
+    if workload == "start":
+        return start(name, cpus)
     if workload == "turn":
         return turn(name, n, cpus)
     return wait(name, n) if workload == "wait" else load(name, workload, n, cpus)

@@ -17,6 +17,7 @@ import fcntl
 import itertools
 import select
 import socket
+import ssl
 import struct
 import sys
 import termios
@@ -75,13 +76,21 @@ def unread(sock: socket.socket) -> int:
 class Client:
     """One connection of a Crowd. nick: what it answers a server that asks. sent: messages."""
 
-    def __init__(self, address: Sequence[Any], index: int, nick: str = ""):
+    def __init__(
+        self,
+        address: Sequence[Any],
+        index: int,
+        nick: str = "",
+        tls: ssl.SSLContext | None = None,
+    ):
         self.index = index
         family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         self.sock = socket.socket(family, socket.SOCK_STREAM)
         self.sock.settimeout(DEADLINE)
         self.sock.connect(tuple(address))
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if tls:  # a recv() gives a whole record; what follows it stays in the kernel's buffer
+            self.sock = tls.wrap_socket(self.sock, server_hostname=address[0])
         self.name = nick or str(self.sock.getsockname())
         self.prefix = f"{self.name} dice: ".encode()
         self.sent = 0
@@ -120,10 +129,16 @@ class Client:
 class Crowd(ExitStack):
     """`count` clients of the server at `address`, all of whom it knows when this returns.
 
-    asks: it asks for a nick first."""
+    asks: it asks for a nick first. tls: what they go by, if it speaks TLS."""
 
     def __init__(
-        self, address: Sequence[Any], count: int, *, broadcasts: bool = True, asks: bool = False
+        self,
+        address: Sequence[Any],
+        count: int,
+        *,
+        broadcasts: bool = True,
+        asks: bool = False,
+        tls: ssl.SSLContext | None = None,
     ):
         super().__init__()
         self.clients: list[Client] = []
@@ -131,7 +146,7 @@ class Crowd(ExitStack):
         self._epoll = self.enter_context(select.epoll())
         try:
             for index in range(count):
-                client = Client(address, index, new_nick() if asks else "")
+                client = Client(address, index, new_nick() if asks else "", tls)
                 self.enter_context(client.sock)
                 self.clients.append(client)
                 self._by_fd[client.sock.fileno()] = client
@@ -227,10 +242,12 @@ class Trickle(ExitStack):
         super().__init__()
         self._name = server.name
         try:
+            socks = []
             for _ in range(idle + 1):
                 sock = self.enter_context(socket.create_connection(server.address, DEADLINE))
-                if server.asks:
-                    sock.sendall(f"{new_nick()}\n".encode())
+                socks.append(sock)
+            for asked in socks if server.asks else []:
+                asked.sendall(f"{new_nick()}\n".encode())
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             server.wait_until_at_rest()
             theirs = server.end_of(sock)

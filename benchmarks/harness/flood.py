@@ -22,6 +22,7 @@ import math
 import os
 import select
 import signal
+import ssl
 import subprocess
 import time
 from collections.abc import Callable
@@ -52,6 +53,10 @@ class Target(Protocol):
     @property
     def asks(self) -> bool:
         """Whether it asks for a nick first."""
+
+    @property
+    def tls(self) -> ssl.SSLContext | None:
+        """What its clients go by, if it speaks TLS: only the loads in Python do."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +119,7 @@ def flood(
     cpu: int | None = None,
 ) -> Load:
     """In C where that can be."""
-    if compiled.no_compiler(SOURCE):
+    if server.tls or compiled.no_compiler(SOURCE):
         return FloodInPython(server, clients, senders, in_flight, size)
     return FloodInC(server, clients, senders, in_flight, size, cpu=cpu)
 
@@ -220,7 +225,8 @@ class _InPython(Load):
     ):
         super().__init__(clients, senders, in_flight, size)
         self._pid = server.pid
-        self._crowd = self.enter_context(Crowd(server.address, clients, asks=server.asks))
+        crowd = Crowd(server.address, clients, asks=server.asks, tls=server.tls)
+        self._crowd = self.enter_context(crowd)
 
     def _measure(self, work: Callable[[list[float]], object]) -> Measurement:
         """work: what is measured; it is given a list for the latencies of its deliveries."""

@@ -23,12 +23,15 @@ import re
 import shlex
 import signal
 import socket
+import ssl
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.harness import certificate
 from benchmarks.harness.cpus import pinned
 from benchmarks.harness.files import ROOT
 from benchmarks.harness.process import (
@@ -65,7 +68,24 @@ SERVERS: Mapping[str, Sequence[str]] = {
 -S: no site-packages. Only v5 and uvloop need any, which is proven in passing, and they start
 sooner."""
 
-ASKING = ("v5",)
+TLS = "v5 --tls-cert FILE"
+VARIANTS: Mapping[str, Sequence[str]] = {
+    name: (*SERVERS["v5"], "--quiet", *arguments)
+    for name, arguments in {
+        "v5 --db FILE": ("--db", "{folder}/sock_chat.db"),
+        "v5 --rate 1e6": ("--rate", "1e6"),
+        "v5 --loop asyncio": ("--loop", "asyncio"),
+        TLS: (
+            *("--tls-cert", "{folder}/cert.pem", "--tls-key", "{folder}/key.pem"),
+            *("--tls-port", "0"),
+        ),
+    }.items()
+}
+"""v5 with one feature more, or on another loop, to see what that costs: all are `--quiet`. A
+{folder} is one of its own, which is there as long as the server. Nobody speaks so fast that this
+rate delays him. At the last one `address` is where lines go over TLS."""
+
+ASKING = ("v5", *VARIANTS)
 """The servers that ask for a nick first: a client is in the room when it has been greeted, and is
 heard under its nick. Lines of their own begin with `* `."""
 
@@ -79,18 +99,23 @@ _NEEDS = {
         "import argon2, confusable_homoglyphs, msgspec, precis_i18n, uvloop",
         "the extra of v5 is not installed: pip install -e '.[chat]'",
     ),
+    TLS: (
+        "import argon2, confusable_homoglyphs, msgspec, precis_i18n, trustme, uvloop",
+        "the extra of v5 or trustme is not installed: pip install -e '.[dev]'",
+    ),
     "uvloop": ("import uvloop", "uvloop is not installed: pip install uvloop"),
     "uring": ("from lowlevel.uring.ring import Ring; Ring(8)", "no io_uring: "),
 }
 _SYS_PIDFD_GETFD = 438  # asm-generic/unistd.h; alpha and mips add an offset
 
 READY = re.compile(r"Servidor \S+ iniciado en (\(.+\))")
+READY_TLS = re.compile(r"TLS en (\(.+\))")
 
 
 @functools.lru_cache(maxsize=None)
 def missing(name: str, python: str = sys.executable) -> str:
     """Why a server of ours cannot be started here, in one line; "": it can."""
-    program, reason = _NEEDS.get(name.split()[0], ("", ""))
+    program, reason = _NEEDS.get(name) or _NEEDS.get(name.split()[0], ("", ""))
     if not program:
         return ""
     done = subprocess.run(
@@ -103,8 +128,8 @@ def missing(name: str, python: str = sys.executable) -> str:
 class Server:
     """A server process.
 
-    server: a name in SERVERS or PEERS, or a command line with `{port}`, which is ready when it
-        accepts, as a peer is.
+    server: a name in SERVERS, VARIANTS or PEERS, or a command line with `{port}`, which is ready
+        when it accepts, as a peer is.
     arguments: appended to the command line of a named server; `--port 0` is there already.
     python: the interpreter of a named server.
     limits: resource limits of the process, as for starter().
@@ -114,7 +139,11 @@ class Server:
     environment: variables added to our own.
     cpu: the one CPU it runs on, all its threads; None: where the kernel likes.
     asks: whether it is like those of ASKING, where it is a command line.
+
+    tls: what a client at `address` goes by; None: it needs no TLS there.
     """
+
+    tls: ssl.SSLContext | None = None
 
     def __init__(
         self,
@@ -131,9 +160,16 @@ class Server:
     ):
         self.name = server
         self.asks = asks or server in ASKING
-        if server in SERVERS:
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        ours = SERVERS.get(server) or VARIANTS.get(server)
+        if ours:
             port = 0
-            command = [python, *SERVERS[server], "--port", "0", *arguments]
+            if any("{folder}" in argument for argument in ours):
+                self._folder = tempfile.TemporaryDirectory(prefix="sock_chat-")
+                ours = [argument.replace("{folder}", self._folder.name) for argument in ours]
+            if self._folder and "--tls-cert" in ours:
+                self.tls = certificate.issue(Path(self._folder.name))
+            command = [python, *ours, "--port", "0", *arguments]
         elif "{port}" in server:
             port = free_port()
             command = shlex.split(server.replace("{port}", str(port)))
@@ -141,7 +177,7 @@ class Server:
             port = free_port()
             command = PEERS[server].command(port)
         else:
-            known = ", ".join((*SERVERS, *PEERS))
+            known = ", ".join((*SERVERS, *VARIANTS, *PEERS))
             raise ServerError(f"{server!r} is neither one of {known} nor a command with {{port}}")
         if limits:
             command = [*starter(limits=limits), *command]
@@ -153,7 +189,7 @@ class Server:
             with pinned(cpu):
                 self.process = subprocess.Popen(
                     command,
-                    cwd=ROOT if server in SERVERS else None,
+                    cwd=ROOT if ours else None,
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.PIPE,
@@ -174,7 +210,10 @@ class Server:
     def _wait_until_ready(self, port: int) -> tuple[Any, ...]:
         if port == 0:
             try:
-                ready = READY.fullmatch(self.log[self.log.wait(READY.fullmatch)])
+                at = self.log.wait(READY.fullmatch)
+                ready = READY.fullmatch(self.log[at])
+                if self.tls:  # announced before
+                    ready = READY_TLS.fullmatch(self.log[at - 1])
             except ServerError as error:
                 raise ServerError(f"{self.name}: {error}; stderr: {self.errors.all()}") from None
             assert ready
@@ -211,6 +250,11 @@ class Server:
             os.kill(self.pid, signal.SIGKILL)
         self.process.kill()
         self.process.wait()
+        self._remove_folder()
+
+    def _remove_folder(self) -> None:
+        if self._folder:
+            self._folder.cleanup()
 
     def __enter__(self) -> Server:
         return self
@@ -218,6 +262,7 @@ class Server:
     def __exit__(self, *error: object) -> None:
         if self._tied or self.process.poll() is None:
             self.kill()
+        self._remove_folder()
 
     def cpu_seconds(self) -> float:
         """CPU time of all threads, user and system."""

@@ -57,6 +57,7 @@ class Elsewhere:
     address: tuple[Any, ...]
     asks: bool
     pid: int = 0
+    tls: None = None
 
 
 class Signals:

@@ -18,24 +18,18 @@ static void fail(const char *what)
     exit(1);
 }
 
-static void *grow(void *data, size_t *capacity, size_t needed, size_t item)
-{
-    size_t size = *capacity ? *capacity : 64;
-    while (size < needed)
-        size *= 2;
-    data = realloc(data, size * item);
-    if (!data)
-        fail("realloc");
-    *capacity = size;
-    return data;
-}
-
 static inline void append(struct buffer *buffer, const char *data, size_t size)
 {
     if (!size) /* nothing may come with a null pointer, which memcpy() must not be given */
         return;
-    if (buffer->size + size > buffer->capacity)
-        buffer->data = grow(buffer->data, &buffer->capacity, buffer->size + size, 1);
+    if (buffer->size + size > buffer->capacity) {
+        buffer->capacity = buffer->capacity ? buffer->capacity : 64;
+        while (buffer->size + size > buffer->capacity)
+            buffer->capacity *= 2;
+        buffer->data = realloc(buffer->data, buffer->capacity);
+        if (!buffer->data)
+            fail("realloc");
+    }
     memcpy(buffer->data + buffer->size, data, size);
     buffer->size += size;
 }

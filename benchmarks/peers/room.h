@@ -18,6 +18,7 @@
 #include <arpa/inet.h>
 #include <getopt.h>
 #include <netinet/tcp.h>
+#include <sys/queue.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -31,6 +32,7 @@ enum {
     READ_SIZE = 16384,     /* bytes of one client's input that are handled at a time */
     SEND_COST = 32,        /* bytes of these which one send of a line alone uses up */
     LOG_SIZE = 1 << 16,    /* bytes said after which everyone is told before the next line */
+    PARTS = 1024,          /* of the log, after which they are, too */
     HIGH_WATER = 1 << 20,  /* bytes that may wait for a client; with more it is a slow reader */
     LOW_WATER = 1 << 16,   /* bytes waiting for a client above which it is not read from */
 };
@@ -38,7 +40,6 @@ enum {
 struct client {
     int fd;
     int lost;              /* errno of the send that failed: it takes no more */
-    uint32_t place;        /* in `clients` */
     bool in_log;           /* some of it is its own */
     bool pending;          /* whole lines in the in-buffer: its turn ended before they did */
     bool queued;           /* in `ready` */
@@ -51,12 +52,8 @@ struct client {
     struct buffer out;     /* for it, not yet taken by the kernel: it stays where it is, and */
     struct buffer more;    /* what comes after it gathers here */
     size_t sent;           /* of `out`, taken by the kernel */
+    TAILQ_ENTRY(client) everyone, turn, end;
     struct driver driver;
-};
-
-struct list {
-    struct client **items;
-    size_t size, capacity;
 };
 
 /* What one client has said in a row in this turn, up to here in the log. */
@@ -70,12 +67,12 @@ static unsigned looks;         /* --looks */
 static bool each_message;      /* --flush message */
 static bool accept_paused;
 static bool newcomers;         /* somebody waits in the backlog */
-static struct list clients;
-static struct list ready;      /* those who have something to handle */
-static struct list endings;    /* those to look at when everyone has been told */
+static TAILQ_HEAD(list, client) clients = TAILQ_HEAD_INITIALIZER(clients);
+static struct list ready = TAILQ_HEAD_INITIALIZER(ready);     /* they have something to handle */
+static struct list endings = TAILQ_HEAD_INITIALIZER(endings); /* to look at after the log is out */
+static size_t clients_size, parts_size;
 static struct buffer turn_log; /* what is said in this turn */
-static struct part *parts;
-static size_t parts_size, parts_capacity;
+static struct part parts[PARTS];
 
 /* ---- The back end ---- */
 
@@ -98,13 +95,6 @@ static void release_client(struct client *client);
 
 /* ---- What waits for a client ---- */
 
-static void push(struct list *list, struct client *client)
-{
-    if (list->size == list->capacity)
-        list->items = grow(list->items, &list->capacity, list->size + 1, sizeof *list->items);
-    list->items[list->size++] = client;
-}
-
 static inline size_t waiting(const struct client *client)
 {
     return client->out.size - client->sent + client->more.size;
@@ -115,7 +105,7 @@ static void end_with_turn(struct client *client)
 {
     if (!client->ending) {
         client->ending = true;
-        push(&endings, client);
+        TAILQ_INSERT_TAIL(&endings, client, end);
     }
 }
 
@@ -171,11 +161,8 @@ static void keep(struct client *client, const char *data, size_t size)
 /* The log has grown by what this client said. */
 static void note(struct client *client)
 {
-    if (!parts_size || parts[parts_size - 1].client != client) {
-        if (parts_size == parts_capacity)
-            parts = grow(parts, &parts_capacity, parts_size + 1, sizeof *parts);
+    if (!parts_size || parts[parts_size - 1].client != client)
         parts[parts_size++].client = client;
-    }
     parts[parts_size - 1].end = turn_log.size;
     client->in_log = true;
 }
@@ -196,11 +183,13 @@ static void give_without_own(struct client *client)
 /* Tell everyone what the others have said. */
 static void tell(void)
 {
+    struct client *client;
+
     if (!turn_log.size)
         return;
-    for (size_t i = 0; i < clients.size; i++)
-        if (!clients.items[i]->in_log)
-            give(clients.items[i], turn_log.data, turn_log.size);
+    TAILQ_FOREACH(client, &clients, everyone)
+        if (!client->in_log)
+            give(client, turn_log.data, turn_log.size);
     for (size_t i = 0; i < parts_size; i++) {
         if (parts[i].client->in_log)
             give_without_own(parts[i].client);
@@ -221,7 +210,7 @@ static void say(struct client *client, const char *line, size_t size)
     append_text(&turn_log, line, size);
     append(&turn_log, "\n", 1);
     note(client);
-    if (each_message || turn_log.size >= LOG_SIZE) {
+    if (each_message || turn_log.size >= LOG_SIZE || parts_size == PARTS) {
         tell();
         settle();
     }
@@ -245,7 +234,7 @@ static void handle(struct client *client, const char *data, size_t size)
         } else {
             say(client, data, length);
         }
-        cost += length + 1 + (each_message ? SEND_COST * (clients.size - 1) : 0);
+        cost += length + 1 + (each_message ? SEND_COST * (clients_size - 1) : 0);
         data += length + 1;
         size -= length + 1;
     }
@@ -277,20 +266,20 @@ static void make_ready(struct client *client)
 {
     if (may_handle(client) && !client->queued) {
         client->queued = true;
-        push(&ready, client);
+        TAILQ_INSERT_TAIL(&ready, client, turn);
     }
 }
 
 /* Give a turn to each of those who have something to handle: how many they were. */
 static size_t handle_ready(void)
 {
-    static struct list batch;
-    struct list last = batch;
+    struct list batch = TAILQ_HEAD_INITIALIZER(batch);
+    struct client *client;
+    size_t count = 0;
 
-    batch = ready;
-    ready = (struct list){last.items, 0, last.capacity};
-    for (size_t i = 0; i < batch.size; i++) {
-        struct client *client = batch.items[i];
+    TAILQ_CONCAT(&batch, &ready, turn);
+    for (; (client = TAILQ_FIRST(&batch)); count++) {
+        TAILQ_REMOVE(&batch, client, turn);
         client->queued = false;
         if (!may_handle(client))
             continue;
@@ -303,20 +292,15 @@ static size_t handle_ready(void)
         }
         set_interest(client);
     }
-    return batch.size;
+    return count;
 }
 
 static void disconnect(struct client *client)
 {
-    struct client *last = clients.items[--clients.size];
-
-    clients.items[client->place] = last;
-    last->place = client->place;
-    for (size_t i = 0; client->queued && i < ready.size; i++)
-        if (ready.items[i] == client) {
-            ready.items[i] = ready.items[--ready.size];
-            break;
-        }
+    TAILQ_REMOVE(&clients, client, everyone);
+    clients_size--;
+    if (client->queued)
+        TAILQ_REMOVE(&ready, client, turn);
     release_client(client);
 }
 
@@ -353,8 +337,8 @@ static void accept_newcomers(void)
         client->prefix_size = snprintf(client->prefix, sizeof client->prefix,
                                        "('%s', %u) dice: ", host, ntohs(address.sin_port));
         client->fd = fd;
-        client->place = clients.size;
-        push(&clients, client);
+        TAILQ_INSERT_TAIL(&clients, client, everyone);
+        clients_size++;
         set_interest(client);
     }
     ask_for_newcomers();
@@ -365,7 +349,8 @@ static void accept_newcomers(void)
 static void turn(void)
 {
     static unsigned crowded; /* turns that will still look again */
-    bool woken = wait_for(ready.size ? 0 : accept_paused ? ACCEPT_PAUSE : -1), left = false;
+    bool woken = wait_for(!TAILQ_EMPTY(&ready) ? 0 : accept_paused ? ACCEPT_PAUSE : -1);
+    bool left = false;
     size_t count = handle_ready(), sum = count;
 
     for (unsigned look = 0; look < looks && count && (crowded || sum > 1); look++) {
@@ -374,17 +359,16 @@ static void turn(void)
     }
     crowded = sum > 1 ? CROWDED : crowded ? crowded - 1 : 0;
     tell();
-    if (endings.size)
+    if (!TAILQ_EMPTY(&endings))
         settle();
-    for (size_t i = 0; i < endings.size; i++) {
-        struct client *client = endings.items[i];
+    for (struct client *client; (client = TAILQ_FIRST(&endings));) {
+        TAILQ_REMOVE(&endings, client, end);
         client->ending = false;
         if (client->dropped || client->lost || !waiting(client)) {
             disconnect(client);
             left = true;
         }
     }
-    endings.size = 0;
     if (newcomers || (accept_paused && (left || !woken))) {
         accept_paused = false;
         accept_newcomers(); /* now, so that they do not hear what was said before they came */

@@ -1,8 +1,8 @@
 """Provided buffers: memory that the kernel takes from when it has something to put into it.
 
-A receive that waits for a client that says nothing would hold its buffer all the time: 15,000 of
-16 KiB. Provided buffers belong to nobody. A receive that is armed names the group; at the moment
-when bytes are there the kernel takes the next buffer of the group, and its completion says which
+A receive that waits for a client that says nothing would hold its buffer all the time, one for
+each idle client. Provided buffers belong to nobody. A receive that is armed names the group; when
+bytes are there the kernel takes the next buffer of the group, and its completion says which
 (IORING_CQE_F_BUFFER, the number in the upper half of the flags). What was in it is copied out here
 at once, and the buffer goes back.
 

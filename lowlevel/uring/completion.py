@@ -7,7 +7,7 @@ reported to the reactor as READABLE or WRITABLE, so that turns, requeueing, look
 and the stop are the reactor's, as ever. Other handlers, the listener and the wakeup, are asked
 about as any back end does: a poll request completes when a descriptor is ready.
 
-Whom a completion is for says its user_data: a key that is given out once, and the kind of the
+The user_data of a completion says whom it is for: a key that is given out once, and the kind of the
 operation. A descriptor's number goes to the next one who asks; a key does not.
 """
 
@@ -59,7 +59,7 @@ class Owner(Protocol):
 
 
 class Completions:
-    """A back end, and what those need who do without readiness."""
+    """A back end, and the operations of those who do without readiness, its owners."""
 
     def __init__(self, ring: Ring) -> None:
         self.ring = ring
@@ -75,7 +75,7 @@ class Completions:
     # What a back end does.
 
     def add(self, fd: int, interest: int) -> None:
-        """Interest 0: it is an owner's, who asks for himself."""
+        """Interest 0: the descriptor of an owner, which arms its own operations."""
         if interest:
             self._poll(fd, interest)
 

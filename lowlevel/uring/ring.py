@@ -120,8 +120,8 @@ class Ring:
             entries //= 2
 
     def queue(self, sqes: Union[bytes, memoryview]) -> None:
-        """Submit these with the next call; those before them with one of now if they do not
-        fit together."""
+        """Submit these with the next call. What is queued before them is submitted now if they do
+        not fit beside it."""
         while sqes:
             start = self._queued & self._mask
             count = min(len(sqes) // SQE_SIZE, self.entries - self.pending, self.entries - start)

@@ -15,19 +15,24 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from benchmarks.harness.crowd import Crowd, DeliveryError, message
 from benchmarks.harness.process import ServerError, starter
-from benchmarks.harness.server import SILENT, Server
+from benchmarks.harness.server import SILENT, TLS, Server
 from common.script import ProfilingError, one_line, quiet, tool
 
 LOGGING = (*SILENT, "uring", "uring --flush message")
 """Whose log is counted, too: the first two tell nobody else, and of what goes by way of a ring a
 trace shows nothing but the log."""
-UNSEEN = {"c-uring": "a trace does not show what goes by way of its ring, and it keeps no log"}
+UNSEEN = {
+    "c-uring": "a trace does not show what goes by way of its ring, and it keeps no log",
+    TLS: "a trace does not show what is encrypted",
+}
 """Whose rounds cannot be counted, and why."""
-RESTLESS = ("go", "node", "node --cork")
-"""Their run times have threads of their own, which work when they see fit."""
+RESTLESS = ("go", "node", "node --cork", "v5 --db FILE")
+"""Their run times have threads of their own, which work when they see fit; the last one's writes
+what several rounds have said."""
 WARM_UP = 10
 """Rounds before those that count: until then an allocator grows and the interpreter specialises."""
 APART = 1_000_000
@@ -115,7 +120,8 @@ class LockStep:
     def __init__(self, server: Server, clients: int, first: int = 0):
         self._server = server
         self._broadcasts = server.name not in SILENT
-        self._crowd = Crowd(server.address, clients, broadcasts=self._broadcasts, asks=server.asks)
+        how: Any = {"broadcasts": self._broadcasts, "asks": server.asks, "tls": server.tls}
+        self._crowd = Crowd(server.address, clients, **how)
         self.clients = self._crowd.clients
         self._speaker = self.clients[0]
         self._speaker.sent = first

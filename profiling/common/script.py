@@ -22,9 +22,9 @@ from benchmarks.harness.crowd import DeliveryError
 from benchmarks.harness.files import OutputError
 from benchmarks.harness.process import ServerError
 from benchmarks.harness.roster import PEERS
-from benchmarks.harness.server import BROADCASTING, SERVERS
+from benchmarks.harness.server import BROADCASTING, SERVERS, VARIANTS
 
-NAMES = (*SERVERS, *PEERS)
+NAMES = (*SERVERS, *VARIANTS, *PEERS)
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 

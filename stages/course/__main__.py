@@ -3,7 +3,7 @@
     python -m stages.course              # rewrites the pages that have changed
     python -m stages.course --check      # writes nothing; a diff, and status 5, if it would
 
-It is cog, with the functions of blocks.py. A block stands on lines of its own:
+It is cog, with the functions of blocks.py, and for v5 of chat.py. A block has lines of its own:
 
     <!-- [[[cog print(cost("v4", "v3")) ]]] -->
     ...
@@ -28,6 +28,7 @@ from cogapp.cogapp import Cog, CogError
 from benchmarks.harness.files import ROOT
 from stages.course import blocks
 
+PROLOGUE = "from stages.course.blocks import *; from stages.course.chat import *"
 VALUE = re.compile(r"(<!-- value: (.+?) -->).*?(<!-- end -->)")
 PLACE = re.compile(r"(\[`([\w.]+)`\]\(([\w./-]+\.py)#L)\d+")
 
@@ -66,8 +67,7 @@ def main(arguments: list[str]) -> int:
         print(__doc__, file=sys.stderr)
         return 2
     mode = ["--check", "--diff"] if arguments else ["-r"]
-    prologue = "from stages.course.blocks import *"
-    return int(Pages().main(["cog", *mode, "--verbosity=1", "-P", "-p", prologue, *pages()]))
+    return int(Pages().main(["cog", *mode, "--verbosity=1", "-P", "-p", PROLOGUE, *pages()]))
 
 
 if __name__ == "__main__":

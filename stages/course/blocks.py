@@ -14,7 +14,6 @@ import functools
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import fields
 from typing import Any
 
 from benchmarks.compare import figures
@@ -180,46 +179,15 @@ def round_of(server: str) -> str:
     rows = [["", "system call", "source line", "what for"]]
     count = 0
     for call in results("rounds")["servers"][server]:
-        made_by = (f"{_place(where)} {_code(text)}".strip() for where, text in call["lines"])
+        made_by = (f"{_place(where)} {code(text)}".strip() for where, text in call["lines"])
         in_a_ring = call["call"].startswith("IORING_OP_")
         count += not in_a_ring
         number = "" if in_a_ring else str(count)
-        rows.append([number, _code(call["text"]), "<br>".join(made_by), call["why"]])
+        rows.append([number, code(call["text"]), "<br>".join(made_by), call["why"]])
     note = f"One message among {results('rounds')['clients']} clients, whose ports are made up."
     if server in BROADCASTING:
         note += " The server was `--quiet`: else there is one `write` more, the log."
     return block(table(rows, numbers=False), note, sources("rounds"))
-
-
-def options() -> str:
-    """What the operator of v5 may choose."""
-    from sock_chat.config import Config
-
-    rows = [["option", "default", "meaning"]]
-    for option in fields(Config):
-        name, value = f"--{option.name.replace('_', '-')}", option.default
-        metavar = option.metadata["metavar"] or option.name.upper()
-        if option.metadata["choices"]:
-            metavar = "\\|".join(option.metadata["choices"])
-        switch = value is False
-        meaning = re.sub(r" \([^()]*\)$", "", option.metadata["help"] % {"default": ""})
-        default = "" if switch or value in (None, (), "") else f"`{value}`"
-        rows.append([f"`{name}`" if switch else f"`{name} {metavar}`", default, meaning])
-    return block(table(rows, numbers=False))
-
-
-def commands() -> str:
-    """What /help of v5 says, and where each command may be given."""
-    from sock_chat import commands as commands  # it fills the table
-    from sock_chat.table import TABLE
-
-    rows = [["command", "`/help` says", "where"]]
-    for command in TABLE.values():
-        where = "at the door, too" if command.at_door else ""
-        rows.append(
-            [_code(command.usage), command.help, where or "operators" * command.for_operators]
-        )
-    return block(table(rows, numbers=False))
 
 
 def diff(old: str, new: str) -> str:
@@ -259,7 +227,7 @@ def spread(name: str, workload: str, server: str, digits: int = 3) -> str:
     return cell(figure, rounds, digits) if figure else "-"
 
 
-def _code(text: str) -> str:
+def code(text: str) -> str:
     """Text between backquotes, fit for the cell of a table."""
     fence = "``" if "`" in text else "`"
     return f"{fence}{text}{fence}".replace("|", "\\|") if text else ""

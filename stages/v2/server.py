@@ -6,7 +6,7 @@ Changed since v1: the threads are gone, and with them the locks. What a thread k
     stands in a Client, and the loop that waits is ours.
     Changed: Server(), log() and say_full() have no lock; accept() ends when nobody waits;
     receive() is one turn and never blocks; handle() and disconnect() take a Client; run() is the
-    event loop; in stop() a signal only sets a flag.
+    event loop; stop() is a signal's handler, which sets a flag and the alarm.
     New: Client(), the state of a connection between events; turn(). Gone: nothing.
 Cost per message: 1 select + 1 recvfrom + 1 write (the log), whatever N.
 Cost of an idle client: no wakeup; a Client, and its share of the set that select() walks through.
@@ -157,7 +157,7 @@ class Server:
 
     def stop(self, signum: int, frame: Any) -> None:
         self.stopping = True
-        signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # no handler outlives the end
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # at exit a second one would kill
         signal.alarm(1)  # a second later the process ends, whatever holds it up
 
     def turn(self) -> None:

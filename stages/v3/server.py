@@ -128,7 +128,7 @@ class Server:
         try:
             data = b"" if requeued else client.sock.recv(READ_SIZE)
             client.in_buffer += data
-            while self.budget > 0 or client.in_buffer.find(b"\n") == client.in_buffer.rfind(b"\n"):
+            while self.budget > 0 or client.in_buffer.count(b"\n") <= 1:
                 line = next_line(client.in_buffer)
                 if line is None:
                     break
@@ -232,7 +232,7 @@ class Server:
 
     def stop(self, signum: int, frame: Any) -> None:
         self.stopping = True
-        signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # no handler outlives the end
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # at exit a second one would kill
         signal.alarm(1)  # a second later the process ends, whatever holds it up
 
     def turn(self) -> None:

@@ -92,7 +92,7 @@ class Server:
         self.quiet = quiet
         self.clients: Dict[asyncio.StreamWriter, Client] = {}
         self.writers: Set[asyncio.StreamWriter] = set()  # of all connections, to the last byte
-        self.budget = READ_SIZE  # what is left of the turn
+        self.budget = READ_SIZE  # what is left until who has more lines gives way
         self.full = False
         # Made in serve(): until 3.9 they belong to a loop from birth.
         self.floor: asyncio.Lock
@@ -246,7 +246,7 @@ class Server:
             await asyncio.sleep(0)
 
     def stop(self, signum: int, frame: Any) -> None:
-        signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # no handler outlives the end
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # at exit a second one would kill
         signal.alarm(1)  # a second later the process ends, whatever holds it up
 
     def complain(self, loop: asyncio.AbstractEventLoop, context: Dict[str, Any]) -> None:

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""v5: the chat one would use, with names, rooms, commands and history.
+"""v5: the chat one would use, with names, rooms, commands, history, accounts and TLS.
 
-Who waits, for what: uvloop, in epoll_pwait(), for everybody. Nobody else waits: what a client has
-    asked for and not got yet stands in its session, not on a stack.
+Who waits, for what: uvloop, in epoll_pwait(), for everybody; a thread, for what is to be written to
+    the database. What a client has asked for and not got yet stands in its session, not on a stack.
 Changed since v4: protocols instead of streams, and a package, sock_chat, instead of a file, for
     most of it is no longer about sockets. This file starts it; `sock-chat-server` does the same.
 Cost of an idle client: no wakeup, no turn made longer; a transport, a protocol, a session.

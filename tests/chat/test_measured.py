@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections import Counter
 from pathlib import Path
 
+import pytest
+
 from benchmarks.harness.compiled import no_compiler
 from benchmarks.harness.crowd import Crowd
-from benchmarks.harness.flood import SOURCE, FloodInC, FloodInPython, LockStep
-from benchmarks.harness.server import Server
+from benchmarks.harness.flood import SOURCE, FloodInC, FloodInPython, LockStep, flood
+from benchmarks.harness.server import TLS, VARIANTS, Server
 from benchmarks.harness.strace import calls, window
 from tests.chat.conftest import Guest, Serve
 from tests.conftest import Strace
@@ -56,6 +59,25 @@ def test_system_calls_per_message(strace: Strace, tmp_path: Path) -> None:
             "read": ROUNDS,
             "write": (clients - 1) * ROUNDS,
         }
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_loads_of_v5_with_one_feature_more(
+    variant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The files that it needs are there, and gone when it has ended."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with Server(variant) as server:
+        assert bool(server.tls) == (variant == TLS)
+        with LockStep(server, 4) as load:
+            assert load.run(8).deliveries == 24
+        with flood(server, 5, 2) as load:
+            assert load.run(50).deliveries == 2 * 50 * 4
+        assert server.stop() == 0
+        files = {path.name for path in tmp_path.rglob("*.*")}
+    wanted = {"v5 --db FILE": {"sock_chat.db"}, TLS: {"cert.pem", "key.pem"}}
+    assert files >= wanted.get(variant, set())
+    assert not list(tmp_path.iterdir())
 
 
 def test_idle_clients_cost_no_wakeup(serve: Serve) -> None:

@@ -88,9 +88,9 @@ def test_soup_of_headers() -> None:
         assert header is None or header.size <= len(soup)
 
 
-@pytest.fixture
-def server(serve: Serve) -> Server:
-    return serve("--trust-proxy", "127.0.0.0/8", "--per-address", "2")
+@pytest.fixture(params=["uvloop", "asyncio"])
+def server(request: pytest.FixtureRequest, serve: Serve) -> Server:
+    return serve("--trust-proxy", "127.0.0.0/8", "--per-address", "2", "--loop", request.param)
 
 
 def visit(server: Server, header: bytes, *lines: str) -> Peer:

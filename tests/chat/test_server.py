@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -272,3 +273,16 @@ def test_the_log_as_json(serve: Serve) -> None:
         {"event": "said", "nick": "ana", "room": "general", "text": "¡hola!"},
         {"event": "disconnected", "address": ana.name, "nick": "ana", "room": "cine"},
     ]
+
+
+def test_what_systemd_is_told(serve: Serve, tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(DEADLINE)
+        server = serve(environment={"NOTIFY_SOCKET": str(tmp_path / "notify")})
+        assert manager.recv(100) == b"READY=1"
+        server.process.send_signal(signal.SIGHUP)
+        assert re.fullmatch(rb"RELOADING=1\nMONOTONIC_USEC=\d+", manager.recv(100))
+        assert manager.recv(100) == b"READY=1"
+        assert server.stop() == 0
+        assert manager.recv(100) == b"STOPPING=1"

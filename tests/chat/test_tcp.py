@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
+import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
 import uvloop
 
+from benchmarks.harness.process import DEADLINE
 from sock_chat import tcp
 from sock_chat.config import Config
 from sock_chat.server import Door, Server
@@ -26,9 +28,10 @@ Drive = Callable[[Server, socket.socket], Coroutine[Any, Any, None]]
 
 
 async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(10):
-        while not condition():
-            await asyncio.sleep(0.01)
+    deadline = time.monotonic() + DEADLINE
+    while not condition():
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.01)
 
 
 @pytest.fixture(params=RUN)

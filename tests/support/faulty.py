@@ -28,7 +28,7 @@ class Faulty(threading.Thread):
         super().__init__(daemon=True)
         self.fault = fault
         self.pid = os.getpid()
-        self.asks = False
+        self.asks, self.tls = False, None
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=64)
         self.address: tuple[Any, ...] = self.listener.getsockname()
         self.socks: dict[int, socket.socket] = {}

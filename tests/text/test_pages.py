@@ -12,7 +12,7 @@ from cogapp.cogapp import CogError
 
 from benchmarks.harness.files import ROOT
 from stages.course import blocks
-from stages.course.__main__ import Pages, main, pages
+from stages.course.__main__ import PROLOGUE, Pages, main, pages
 from tests.contract.test_syscalls import EXPECTED
 
 ANEW = "run: python -m stages.course"
@@ -23,7 +23,7 @@ def process() -> Callable[..., str]:
     """A page's text, made anew."""
     cog = Pages()
     cog.options.print_output = True
-    cog.options.prologue = "from stages.course.blocks import *"
+    cog.options.prologue = PROLOGUE
 
     def process(text: str, path: str = "stages/v3/README.md") -> str:
         result: str = cog.process_string(text, str(ROOT / path))

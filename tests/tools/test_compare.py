@@ -141,6 +141,7 @@ def test_compare_targets_are_met_or_not() -> None:
         sample for name, cpu in rivals.items() for sample in loaded("idle 5000", name, cpu)
     ]
     about["samples"] += taken("memory", "epoll", 1000, before_kib=[0], after_kib=[1001])
+    about["samples"] += taken("start", "v5", 0, wall_seconds=[0.5, 0.3, 0.7])
     text = tables.markdown({**about, "problems": []})
     found = {row: cells[-1] for row, cells in rows(text, "Targets").items()}
     assert found["epoll` over `c"] == "0.800; target 0.75: met"
@@ -148,7 +149,8 @@ def test_compare_targets_are_met_or_not() -> None:
     assert found["uring` over `c-uring"] == "1.19; target 1.2: met"
     assert found["epoll` over `go"] == "1.01; target 1: not met"
     assert "epoll` over `node --cork" not in found, "nobody has measured it"
-    assert "at most 1 KiB: `epoll` 1.0 (not met)." in text
+    assert "\nMemory of an idle client, KiB: `epoll` 1.0; target 1: not met.\n" in text
+    assert "until it is ready, s: 0.500 (0.400-0.600); target 0.6: met.\n" in text
 
 
 def rows(text: str, title: str) -> dict[str, list[str]]:

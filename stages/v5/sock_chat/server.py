@@ -13,7 +13,7 @@ from errno import EMFILE, ENFILE, ENOBUFS, ENOMEM
 from functools import partial
 from typing import Any, NamedTuple
 
-from sock_chat import names
+from sock_chat import names, service_manager
 from sock_chat.chat import Chat
 from sock_chat.config import Config
 from sock_chat.journal import Journal
@@ -64,7 +64,7 @@ def make_chat(
 
 def _set_alarm(signum: int, frame: object) -> None:
     """Then the process ends, whatever holds it up: a stdout that takes nothing, for one."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # no handler outlives the end
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # at exit a second one would kill
     signal.setitimer(signal.ITIMER_REAL, STOP_TIME)
 
 
@@ -156,7 +156,9 @@ class Server:
         await self.start()
         for door in self._doors:
             say(f"{door.ready} {door.listener.getsockname()}")
+        service_manager.tell(service_manager.READY)
         await stopping.wait()
+        service_manager.tell(service_manager.STOPPING)
         await self.stop()
 
     async def start(self) -> None:
@@ -184,6 +186,8 @@ class Server:
         for connection in list(self._connections):
             if connection.session:
                 connection.session.stop(0.0)
+            else:
+                connection.transport.abort()
         self.chat.rooms.flush()
         while self._connections and self.loop.time() < deadline:
             await asyncio.sleep(0.01)
@@ -193,11 +197,13 @@ class Server:
 
     def _reload(self) -> None:
         """SIGHUP: whoever comes in by TLS from now on sees the certificate as it is now."""
+        service_manager.tell(service_manager.reloading())
         if self.config.tls_cert:
             try:
                 self.context = make_context(self.config.tls_cert, self.config.tls_key)
             except OSError as error:
                 say(f"El certificado sigue siendo el de antes: {error}", STDERR)
+        service_manager.tell(service_manager.READY)
 
     def _complain(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """One line for what asyncio would log with a traceback."""

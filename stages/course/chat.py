@@ -1,0 +1,81 @@
+"""The blocks of v5's page: its options, its commands, and what its features cost."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import fields
+
+from benchmarks.compare import figures
+from benchmarks.compare.figures import cell
+from benchmarks.harness.server import TLS
+from benchmarks.harness.tables import table
+from stages.course.blocks import FLOODS, block, code, results, sources, spread
+
+FEATURE_LOADS = ("lock-step 100", *FLOODS, "python-flood 10")
+FEATURES = {
+    "names, rooms, commands": ("v5", "uvloop-protocol --coalesce"),
+    "history in a file": ("v5 --db FILE", "v5"),
+    "the rate limit": ("v5 --rate 1e6", "v5"),
+    "TLS": (TLS, "v5"),
+    "asyncio's own loop instead of uvloop": ("v5 --loop asyncio", "v5"),
+}
+"""Of v5: the server that has it, and the one beside it."""
+
+
+def options() -> str:
+    """What the operator of v5 may choose."""
+    from sock_chat.config import Config
+
+    rows = [["option", "default", "meaning"]]
+    for option in fields(Config):
+        name, value = f"--{option.name.replace('_', '-')}", option.default
+        metavar = option.metadata["metavar"] or option.name.upper()
+        if option.metadata["choices"]:
+            metavar = "\\|".join(option.metadata["choices"])
+        switch = value is False
+        meaning = re.sub(r" \([^()]*\)$", "", option.metadata["help"] % {"default": ""})
+        default = "" if switch or value in (None, (), "") else f"`{value}`"
+        rows.append([f"`{name}`" if switch else f"`{name} {metavar}`", default, meaning])
+    return block(table(rows, numbers=False))
+
+
+def commands() -> str:
+    """What /help of v5 says, and where each command may be given."""
+    from sock_chat import commands as commands  # it fills the table
+    from sock_chat.table import TABLE
+
+    rows = [["command", "`/help` says", "where"]]
+    for command in TABLE.values():
+        where = "at the door, too" if command.at_door else ""
+        rows.append(
+            [code(command.usage), command.help, where or "operators" * command.for_operators]
+        )
+    return block(table(rows, numbers=False))
+
+
+def features() -> str:
+    """What each feature of v5 costs: the server that has it over the same one without it."""
+    rows = [["", "", *FEATURE_LOADS, "KiB"]]
+    for feature, (server, without) in FEATURES.items():
+        costs = [_over(load, server, without) for load in FEATURE_LOADS]
+        costs.append(spread("memory_kib", "memory", server, 2))
+        if set(costs) == {"-"}:
+            costs[0] = "not measured"
+        rows.append([feature, f"`{server}` over `{without}`", *costs])
+    note = (
+        "CPU time per delivery, a ratio of two servers in the same round. python-flood: the load "
+        "is in Python, since flood.c speaks no TLS, and keeps the server waiting. KiB: memory of "
+        "an idle client of the first of the two."
+    )
+    return block(table(rows, numbers=False), note, sources("comparison"))
+
+
+def _over(workload: str, server: str, reference: str) -> str:
+    """The cell of a ratio."""
+    try:
+        values = figures.ratio(
+            results("comparison"), "cpu_us", (workload, server), (workload, reference)
+        )
+    except ValueError:
+        return "-"
+    return cell(values, results("comparison")["parameters"]["rounds"])
