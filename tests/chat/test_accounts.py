@@ -22,7 +22,7 @@ from sock_chat.people import LocalPeople
 from sock_chat.registry import LocalNames, Table
 from sock_chat.services import Ban, Check
 from sock_chat.store import MEMORY, Store
-from tests.chat.conftest import Guest, Serve
+from tests.chat.conftest import QUESTION, Guest, Serve
 from tests.support.wire import PROMPTLY, Peer
 
 PASSWORD = "correct horse"
@@ -153,6 +153,22 @@ def test_passwords_and_private_messages_are_nowhere(serve: Serve, tmp_path: Path
     for text in (*files, title, printed):
         assert b"4711" not in text
     assert any(b"argon2id" in text for text in files)
+
+
+def test_passwords_only_by_tls_or_from_loopback(serve: Serve) -> None:
+    """A proxy on loopback does not make its clients local."""
+    server = serve("--trust-proxy", "127.0.0.0/8")
+    own(server, "ana")
+    bea = Peer(server.address)
+    bea.send(b"PROXY TCP4 192.0.2.1 192.0.2.2 5000 8080\r\n")
+    bea.say("ana", f"/login ana {PASSWORD}", "bea", f"/register {PASSWORD}", "/nick ana")
+    answers = [bea.line() for _ in range(6)]
+    assert answers == [
+        QUESTION,
+        *["* Solo por TLS."] * 2,
+        "* Hola, bea. En general: ana, bea.",
+        *["* Solo por TLS."] * 2,
+    ]
 
 
 @pytest.mark.parametrize("nick", ["bea", "eva"])

@@ -1,5 +1,10 @@
 """What a log has in the database of a server (`store`): its jobs there.
 
+A row is a chunk of what was said in a room, up to CHUNK messages, in JSON: in a busy room a row for
+each message would cost more than all the sending. Any SQLite can take it apart:
+
+    SELECT room, value ->> 'at', value ->> 'nick', value ->> 'text' FROM said, json_each(messages)
+
 How far the positions may have come is `reserved`. What is not certain to be there any more, up to
 `forgotten`: it was removed, or lost.
 """
@@ -7,8 +12,8 @@ How far the positions may have come is `reserved`. What is not certain to be the
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
-from datetime import datetime, timezone
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from typing import NamedTuple
 
 import msgspec
@@ -17,25 +22,20 @@ from sock_chat.events import Said
 from sock_chat.log import Author
 
 BLOCK = 1 << 32  # positions that are reserved at once; a client's numbers end at 2**53
-LOADED = 1000  # messages that are in memory from the start
+CHUNK = 100
+LOADED = 1000  # messages, or a few more, that are in memory from the start
 
-# The whole batch is one step of SQLite's, and that is all there is to most transactions: for each
-# step the interpreter's lock has to be got back from a loop that is busy.
-INSERT = f"""
-INSERT OR IGNORE INTO messages
-SELECT {", ".join(f"json_extract(value, '$[{column}]')" for column in range(5))} FROM json_each(?)
-"""
-COLUMNS = "SELECT room, position, at, nick, text FROM messages"
-NEWEST = "ORDER BY position DESC LIMIT ?"
+# Decoding checks nothing that encoding has not written.
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(list[Said]).decode
 
 
 class Lines(NamedTuple):
     """What was said in a room in a turn, and how much each has said of it."""
 
     room: str
-    at: datetime
     messages: Sequence[Said]
-    shares: Sequence[tuple[Author, int]]
+    shares: Mapping[Author, int]
 
 
 class Note(NamedTuple):
@@ -50,49 +50,76 @@ class State(NamedTuple):
     position: int  # all up to here may have been heard
     note: Note
     size: int  # in messages
-    newest: Sequence[tuple[str, Said]]  # of all rooms
-
-    @property
-    def floor(self) -> int:
-        """All after this position are among the newest."""
-        return self.newest[0][1].position - 1 if len(self.newest) < self.size else 0
+    newest: Sequence[tuple[str, list[Said]]]  # by room, of all rooms
+    floor: int  # all after this position are among the newest
 
 
 def begin(database: sqlite3.Connection) -> State:
     """Reserve positions, and see what there is."""
     database.execute("BEGIN IMMEDIATE")
     epoch, reserved, forgotten = database.execute("SELECT * FROM log").fetchone()
-    size, newest = database.execute("SELECT count(*), max(position) FROM messages").fetchone()
-    if reserved != (newest or 0):  # it was killed, or has lost what came last
+    size, last = database.execute("SELECT total(count), max(last) FROM said").fetchone()
+    if reserved != (last or 0):  # it was killed, or has lost what came last
         forgotten = reserved
     note = Note(reserved + BLOCK, forgotten)
     database.execute("UPDATE log SET reserved = ?, forgotten = ?", note)
-    rows = database.execute(f"{COLUMNS} {NEWEST}", (LOADED,)).fetchall()
-    return State(epoch, reserved, note, size, [_message(*row) for row in reversed(rows)])
+    newest: list[tuple[str, list[Said]]] = []
+    loaded, first = 0, 1
+    rows = "SELECT position, count, room, messages FROM said ORDER BY position DESC"
+    with closing(database.execute(rows)) as cursor:
+        for position, count, room, messages in cursor:
+            first = position
+            newest.append((room, _decode(messages)))
+            loaded += count
+            if loaded >= LOADED:
+                break
+    # Chunks of several rooms that were written together overlap.
+    older = "SELECT max(last) FROM said WHERE position < ?"
+    floor = database.execute(older, (first,)).fetchone()[0] or 0
+    return State(epoch, reserved, note, int(size), newest[::-1], floor)
 
 
 def write(batch: Sequence[Lines], database: sqlite3.Connection) -> None:
-    rows = [
-        (message.position, room, int(at.timestamp()), message.nick, message.text)
-        for room, at, messages, _ in batch
-        for message in messages
-    ]
-    database.execute(INSERT, (msgspec.json.encode(rows).decode(),))
+    """The whole batch is one step of SQLite's, and that is all there is to most transactions: after
+    each step the interpreter's lock has to be got back from a loop that is busy.
+
+    What a batch that was written already begins with is written once more: its chunks are the same,
+    but for the last of a room, which may be longer now."""
+    values = [value for chunk in _chunks(batch) for value in chunk]
+    if values:
+        rows = ", ".join(["(?, ?, ?, ?, ?)"] * (len(values) // 5))
+        database.execute(f"INSERT OR REPLACE INTO said VALUES {rows}", values)
+
+
+def _chunks(batch: Sequence[Lines]) -> Iterator[tuple[int, int, int, str, str]]:
+    rooms: dict[str, list[Said]] = {}
+    for room, messages, _ in batch:
+        rooms.setdefault(room, []).extend(messages)
+    for room, messages in rooms.items():
+        for start in range(0, len(messages), CHUNK):
+            chunk = messages[start : start + CHUNK]
+            text = _encode(chunk).decode()
+            yield chunk[0].position, chunk[-1].position, len(chunk), room, text
 
 
 def write_and_note(
     batch: Sequence[Lines], note: Note, excess: int, database: sqlite3.Connection
 ) -> tuple[int, Note]:
-    """Write messages, and remove the oldest; how many those were, and what is noted now."""
+    """Write messages, and remove the oldest, as far as they are whole chunks; how many those were,
+    and what is noted now."""
     database.execute("BEGIN IMMEDIATE")
     write(batch, database)
-    removed = 0
-    if excess > 0:
-        oldest = "SELECT position FROM messages ORDER BY position LIMIT 1 OFFSET ?"
-        last = database.execute(oldest, (excess - 1,)).fetchone()
-        if last:
-            note = Note(note.reserved, max(note.forgotten, last[0]))
-            removed = database.execute("DELETE FROM messages WHERE position <= ?", last).rowcount
+    removed, newest = 0, 0
+    with closing(
+        database.execute("SELECT position, last, count FROM said ORDER BY position")
+    ) as cursor:
+        for position, last, count in cursor:
+            if removed + count > excess:
+                break
+            removed += count
+            newest = position
+            note = Note(note.reserved, max(note.forgotten, last))
+    database.execute("DELETE FROM said WHERE position <= ?", (newest,))
     database.execute("UPDATE log SET reserved = ?, forgotten = ?", note)
     return removed, note
 
@@ -101,12 +128,13 @@ def select(
     room: str, since: int, count: int, upto: int, database: sqlite3.Connection
 ) -> list[Said]:
     """The newest messages of a room between two positions, the first left out; oldest first."""
-    rows = database.execute(
-        f"{COLUMNS} WHERE room = ? AND position > ? AND position <= ? {NEWEST}",
-        (room, since, upto, count),
-    )
-    return [_message(*row)[1] for row in rows.fetchall()][::-1]
-
-
-def _message(room: str, position: int, at: int, nick: str, text: str) -> tuple[str, Said]:
-    return room, Said(position, datetime.fromtimestamp(at, timezone.utc), nick, text)
+    parts: list[list[Said]] = []
+    missing = count
+    rows = "SELECT position, messages FROM said WHERE room = ? AND position <= ?"
+    with closing(database.execute(f"{rows} ORDER BY position DESC", (room, upto))) as cursor:
+        for position, messages in cursor:
+            parts.append([s for s in _decode(messages) if since < s.position <= upto])
+            missing -= len(parts[-1])
+            if missing <= 0 or position <= since:
+                break
+    return [message for part in reversed(parts) for message in part][-count:]

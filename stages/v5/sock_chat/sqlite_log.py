@@ -26,11 +26,11 @@ from sock_chat.events import Said
 from sock_chat.log import Author, Past, Speaker, Turn
 from sock_chat.memory_log import MemoryLog
 from sock_chat.store import CLOSE_TIMEOUT, Store, StoreError
-from sock_chat.tails import LENGTH, Tails, size
+from sock_chat.tails import LENGTH, MESSAGE_SIZE, Tails
 
 BATCH_TIME = 0.05  # seconds
 RETRY_TIME = 1.0
-QUEUE_SIZE = 4 << 20  # in characters, as tails.size() counts
+QUEUE_SIZE = 4 << 20  # in characters, and MESSAGE_SIZE for each message
 TRIM = 500  # messages too many that are removed while others come in
 
 
@@ -48,8 +48,8 @@ class SqliteLog(MemoryLog):
         state = store.wait(archive.begin)
         store.relax()
         super().__init__(state.epoch, state.position, Tails(state.floor, min(LENGTH, keep)))
-        for room, message in state.newest:
-            self._tails.add(room, [message])
+        for room, messages in state.newest:
+            self._tails.add(room, [each for each in messages if each.position > state.floor])
         self._store = store
         self._later = later
         self._kept = keep
@@ -73,11 +73,12 @@ class SqliteLog(MemoryLog):
         return True
 
     def _keep(self, turn: Turn, messages: Sequence[Said]) -> None:
-        shares = [
-            (author, size(event)) for author, event in turn.entries if isinstance(event, Said)
-        ]
-        self._waiting.append(Lines(turn.room, turn.at, messages, shares))
-        for author, share in shares:
+        shares: dict[Author, int] = {}
+        for author, event in turn.entries:
+            if isinstance(event, Said):
+                shares[author] = shares.get(author, 0) + MESSAGE_SIZE + len(event.text)
+        self._waiting.append(Lines(turn.room, messages, shares))
+        for author, share in shares.items():
             self._size += share
             self._shares[author] += share
         if self._refusing:
@@ -106,9 +107,13 @@ class SqliteLog(MemoryLog):
         removed, self._noted = result
         self._forgotten = max(self._forgotten, self._noted.forgotten)
         self._stored -= removed
-        self._written()
+        self._end_write(trim=removed > 0)
 
-    def _written(self, _: None = None) -> None:
+    def _written(self, _: None) -> None:
+        self._end_write(trim=True)
+
+    def _end_write(self, trim: bool) -> None:
+        """trim: look whether there are too many still."""
         for lines in self._writing:
             self._stored += len(lines.messages)
             self._release(lines)
@@ -118,7 +123,7 @@ class SqliteLog(MemoryLog):
             self._report(f"El historial se guarda de nuevo; faltan {self._lost} mensajes.")
         self._wake()
         self._busy = False
-        if self._waiting or self._stored > self._kept:
+        if self._waiting or (trim and self._stored > self._kept):
             self._plan(BATCH_TIME)
 
     def _refused(self, error: Exception) -> None:
@@ -141,7 +146,7 @@ class SqliteLog(MemoryLog):
             self._forgotten = lines.messages[-1].position
 
     def _release(self, lines: Lines) -> None:
-        for author, share in lines.shares:
+        for author, share in lines.shares.items():
             self._size -= share
             self._shares[author] -= share
             if not self._shares[author]:

@@ -29,10 +29,10 @@ SCHEMA = """
 CREATE TABLE log (epoch TEXT NOT NULL, reserved INTEGER NOT NULL, forgotten INTEGER NOT NULL);
 INSERT INTO log VALUES (lower(hex(randomblob(8))), 0, 0);
 
--- at: seconds since 1970. The index of a room is in the order of the positions, as every index.
-CREATE TABLE messages (position INTEGER PRIMARY KEY, room TEXT NOT NULL, at INTEGER NOT NULL,
-    nick TEXT NOT NULL, text TEXT NOT NULL);
-CREATE INDEX messages_of_room ON messages (room);
+-- What was said in a room, a chunk in a row. position, last: of its first message and its last one.
+CREATE TABLE said (position INTEGER PRIMARY KEY, last INTEGER NOT NULL, count INTEGER NOT NULL,
+    room TEXT NOT NULL, messages TEXT NOT NULL);
+CREATE INDEX said_in_room ON said (room); -- and in the order of the positions, as every index
 
 CREATE TABLE accounts (folded TEXT PRIMARY KEY, shown TEXT NOT NULL, hash TEXT NOT NULL);
 CREATE TABLE bans (who TEXT PRIMARY KEY, until INTEGER NOT NULL, minutes INTEGER NOT NULL)"""
