@@ -69,7 +69,7 @@ def _set_alarm(signum: int, frame: object) -> None:
 
 
 def today() -> datetime:
-    return datetime.now(timezone.utc).replace(microsecond=0)
+    return datetime.fromtimestamp(int(time.time()), timezone.utc)
 
 
 class Door(NamedTuple):
