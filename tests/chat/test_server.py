@@ -11,6 +11,7 @@ from contextlib import suppress
 
 import pytest
 
+from benchmarks.harness.process import DEADLINE
 from benchmarks.harness.server import Server
 from tests.chat.conftest import Guest, Serve
 from tests.support.wire import HIGH_WATER, KERNEL_BUFFERS, PROMPTLY, Peer, refused
