@@ -167,14 +167,12 @@ class Crowd(ExitStack):
                 client.sock.sendall(f"{client.name}\n".encode())
             for client in newcomers:
                 client.await_greeting()
-        # Whoever is greeted has been announced to the others before.
-        for client in self.ready(0):
-            client.receive()
 
     def _gather(self) -> None:
         """A message is the barrier: who has heard it is in. Servers that let newcomers in one by
         one may not have done so for all when the last one speaks, so it speaks until they have,
-        and then says "begin", after which nobody has anything of it left to hear."""
+        and then says "begin", after which nobody has anything of it left to hear, nor of who has
+        come in."""
         caller, deadline = self.clients[-1], time.monotonic() + DEADLINE
         waiting = set(self.clients[:-1])
         while waiting:
@@ -190,7 +188,8 @@ class Crowd(ExitStack):
         for client in self.clients[:-1]:
             while not client.rest.endswith(b"begin\n"):
                 client.rest += client.receive()
-            if {*client.rest.split(caller.prefix)} != {b"", b"ready\n", b"begin\n"}:
+            lines = {line for line in client.rest.splitlines() if not line.startswith(b"* ")}
+            if lines != {caller.prefix + b"ready", caller.prefix + b"begin"}:
                 raise DeliveryError(f"{client.name} heard {client.rest[:200]!r}")
             client.rest = b""
 

@@ -1,12 +1,12 @@
-/* The chat room of the C servers: clients, lines, the log of a turn, and who gets what of it.
+/* The chat room of the C servers: clients, lines, the batch of a turn, and who gets what of it.
  *
  * One thread. In a turn it handles what has come, at most READ_SIZE bytes of each client at a time,
- * and all lines said in the turn form one log. At the end of the turn everyone gets that log with
+ * and all lines said in the turn form one batch. At the end of the turn everyone gets it with
  * one send, without what is its own. What the kernel does not take waits in the client's
  * out-buffer, and nobody waits for that client.
  *
  * With `--looks N` a turn in which several clients are ready asks the kernel up to N times more who
- * is ready by now, before the log goes out. With `--flush message` each line goes out at once.
+ * is ready by now, before the batch goes out. With `--flush message` each line goes out at once.
  *
  * The wire and its bounds are those of stages/README.md, and so are the names of the constants.
  * Nothing is printed. SIGTERM ends it by its default action.
@@ -31,8 +31,8 @@ enum {
     MAX_LINE = 65536,      /* bytes before the "\n" of a legal line */
     READ_SIZE = 16384,     /* bytes of one client's input that are handled at a time */
     SEND_COST = 32,        /* bytes of these which one send of a line alone uses up */
-    LOG_SIZE = 1 << 16,    /* bytes said after which everyone is told before the next line */
-    PARTS = 1024,          /* of the log, after which they are, too */
+    BATCH_SIZE = 1 << 16,  /* bytes said after which everyone is told before the next line */
+    PARTS = 1024,          /* of the batch, after which they are, too */
     HIGH_WATER = 1 << 20,  /* bytes that may wait for a client; with more it is a slow reader */
     LOW_WATER = 1 << 16,   /* bytes waiting for a client above which it is not read from */
 };
@@ -40,7 +40,7 @@ enum {
 struct client {
     int fd;
     int lost;              /* errno of the send that failed: it takes no more */
-    bool in_log;           /* some of it is its own */
+    bool in_batch;         /* some of it is its own */
     bool pending;          /* whole lines in the in-buffer: its turn ended before they did */
     bool queued;           /* in `ready` */
     bool eof;              /* it has sent its last; it leaves when nothing waits for it */
@@ -56,7 +56,7 @@ struct client {
     struct driver driver;
 };
 
-/* What one client has said in a row in this turn, up to here in the log. */
+/* What one client has said in a row in this turn, up to here in the batch. */
 struct part {
     struct client *client;
     size_t end;
@@ -69,9 +69,9 @@ static bool accept_paused;
 static bool newcomers;         /* somebody waits in the backlog */
 static TAILQ_HEAD(list, client) clients = TAILQ_HEAD_INITIALIZER(clients);
 static struct list ready = TAILQ_HEAD_INITIALIZER(ready);     /* they have something to handle */
-static struct list endings = TAILQ_HEAD_INITIALIZER(endings); /* to look at after the log is out */
+static struct list endings = TAILQ_HEAD_INITIALIZER(endings); /* looked at after the batch is out */
 static size_t clients_size, parts_size;
-static struct buffer turn_log; /* what is said in this turn */
+static struct buffer batch;    /* what is said in this turn */
 static struct part parts[PARTS];
 
 /* ---- The back end ---- */
@@ -100,7 +100,7 @@ static inline size_t waiting(const struct client *client)
     return client->out.size - client->sent + client->more.size;
 }
 
-/* Nobody is freed before the turn is over: an event of this turn, or the log, may point to it. */
+/* Nobody is freed before the turn is over: an event of this turn, or the batch, may point to it. */
 static void end_with_turn(struct client *client)
 {
     if (!client->ending) {
@@ -158,13 +158,13 @@ static void keep(struct client *client, const char *data, size_t size)
 
 /* ---- The room ---- */
 
-/* The log has grown by what this client said. */
+/* The batch has grown by what this client said. */
 static void note(struct client *client)
 {
     if (!parts_size || parts[parts_size - 1].client != client)
         parts[parts_size++].client = client;
-    parts[parts_size - 1].end = turn_log.size;
-    client->in_log = true;
+    parts[parts_size - 1].end = batch.size;
+    client->in_batch = true;
 }
 
 static void give_without_own(struct client *client)
@@ -174,7 +174,7 @@ static void give_without_own(struct client *client)
 
     for (size_t i = 0; i < parts_size; start = parts[i++].end)
         if (parts[i].client != client)
-            append(&others, turn_log.data + start, parts[i].end - start);
+            append(&others, batch.data + start, parts[i].end - start);
     if (others.size && !client->lost && !client->dropped)
         keep(client, others.data, others.size);
     release(&others);
@@ -185,18 +185,18 @@ static void tell(void)
 {
     struct client *client;
 
-    if (!turn_log.size)
+    if (!batch.size)
         return;
     TAILQ_FOREACH(client, &clients, everyone)
-        if (!client->in_log)
-            give(client, turn_log.data, turn_log.size);
+        if (!client->in_batch)
+            give(client, batch.data, batch.size);
     for (size_t i = 0; i < parts_size; i++) {
-        if (parts[i].client->in_log)
+        if (parts[i].client->in_batch)
             give_without_own(parts[i].client);
-        parts[i].client->in_log = false;
+        parts[i].client->in_batch = false;
     }
     parts_size = 0;
-    turn_log.size = 0;
+    batch.size = 0;
 }
 
 /* One line, without its "\n". */
@@ -206,11 +206,11 @@ static void say(struct client *client, const char *line, size_t size)
         size--;
     if (!size)
         return;
-    append(&turn_log, client->prefix, client->prefix_size);
-    append_text(&turn_log, line, size);
-    append(&turn_log, "\n", 1);
+    append(&batch, client->prefix, client->prefix_size);
+    append_text(&batch, line, size);
+    append(&batch, "\n", 1);
     note(client);
-    if (each_message || turn_log.size >= LOG_SIZE || parts_size == PARTS) {
+    if (each_message || batch.size >= BATCH_SIZE || parts_size == PARTS) {
         tell();
         settle();
     }
@@ -273,13 +273,13 @@ static void make_ready(struct client *client)
 /* Give a turn to each of those who have something to handle: how many they were. */
 static size_t handle_ready(void)
 {
-    struct list batch = TAILQ_HEAD_INITIALIZER(batch);
+    struct list in_turn = TAILQ_HEAD_INITIALIZER(in_turn);
     struct client *client;
     size_t count = 0;
 
-    TAILQ_CONCAT(&batch, &ready, turn);
-    for (; (client = TAILQ_FIRST(&batch)); count++) {
-        TAILQ_REMOVE(&batch, client, turn);
+    TAILQ_CONCAT(&in_turn, &ready, turn);
+    for (; (client = TAILQ_FIRST(&in_turn)); count++) {
+        TAILQ_REMOVE(&in_turn, client, turn);
         client->queued = false;
         if (!may_handle(client))
             continue;
@@ -344,7 +344,7 @@ static void accept_newcomers(void)
     ask_for_newcomers();
 }
 
-/* Wait, give everyone who is ready a turn, and tell everyone. While a log is being sent, those who
+/* Wait, give everyone who is ready a turn, tell everyone. While a batch is being sent, those who
  * get it first answer, and the first answer ends the wait: who looks again gathers the others. */
 static void turn(void)
 {

@@ -67,7 +67,9 @@ def test_ingest(benchmark: Any, start: StartServer, name: str) -> None:
     tell_per(benchmark, "line", LINES)
 
 
-@pytest.mark.parametrize("name", ["v2", "v3", "v4", "selectors", "epoll", "epoll-et", "uvloop"])
+@pytest.mark.parametrize(
+    "name", ["v2", "v3", "v4", "v5", "selectors", "epoll", "epoll-et", "uvloop"]
+)
 @pytest.mark.parametrize("idle", [10, 100, 900])
 def test_trickle(benchmark: Any, start: StartServer, name: str, idle: int) -> None:
     """TRICKLE bytes, each read in a turn of its own: select()'s turn grows with the idle ones."""

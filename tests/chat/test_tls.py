@@ -222,6 +222,32 @@ def test_a_proxys_header_comes_before_tls(serve: Serve, certificates: Certificat
     server.log.wait("Cliente conectado: ('192.0.2.7', 40000)".__eq__)
 
 
+def test_handshakes_of_an_address_are_limited(serve: Serve, certificates: Certificates) -> None:
+    options = ["--trust-proxy", "127.0.0.1", "--per-address", "2"]
+    server = serve(*certificates.options, *options)
+
+    def begin() -> Peer:
+        peer = Peer(tls_address(server))
+        peer.send(v2())
+        return peer
+
+    silent = [begin() for _ in range(2)]
+    third = begin()
+    assert third.rest() == b""
+    server.log.wait("Cliente rechazado: ('192.0.2.7', 40000) (demasiadas conexiones)".__eq__)
+    silent[0].close()
+    deadline = time.monotonic() + DEADLINE
+    context = ssl.create_default_context(cafile=str(certificates.ca))
+    while True:  # until it has seen that the first has gone
+        peer = begin()
+        try:
+            peer.sock = context.wrap_socket(peer.sock, server_hostname="127.0.0.1")
+            break
+        except OSError:
+            assert time.monotonic() < deadline
+    assert peer.line() == QUESTION
+
+
 def test_openssl_s_client(server: Server, certificates: Certificates) -> None:
     host, port = tls_address(server)
     done = subprocess.run(

@@ -91,8 +91,8 @@ class Audience:
                 for member in silent.values():  # where this server spends its life
                     member.write(data)
             if apart:
-                lengths = (len(part) + len(codec.separator) for part in parts)
-                starts = [0, *accumulate(lengths)]
+                gap = len(codec.separator)
+                starts = list(accumulate([len(part) + gap for part in parts], initial=0))
                 for cut in apart.values():
                     _tell_rest(entries, cut, memoryview(body), starts)
 
@@ -100,17 +100,17 @@ class Audience:
 def _tell_rest(entries: Entries, cut: Cut, body: memoryview, starts: Sequence[int]) -> None:
     """Tell a member what the cut leaves of a turn that is encoded already."""
     codec = cut.member.codec
+    gap = len(codec.separator)
     end = len(entries) if cut.end is None else cut.end
     rest: list[bytes | memoryview] = []
     index = cut.start
     for own in [*cut.own, end]:
         if index < own:
-            rest.append(body[starts[index] : starts[own] - len(codec.separator)])
-        if own < end:
+            rest.append(body[starts[index] : starts[own] - gap])
+        if codec.ack and own < end:
             message = entries[own][1]
             assert isinstance(message, Said)
-            if ack := codec.ack(message):
-                rest.append(ack)
+            rest.append(codec.ack(message))
         index = own + 1
     if rest:
         cut.member.write(codec.wrap(codec.separator.join(rest)))

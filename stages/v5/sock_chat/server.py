@@ -69,7 +69,7 @@ def _set_alarm(signum: int, frame: object) -> None:
 
 
 def today() -> datetime:
-    return datetime.now(timezone.utc).replace(microsecond=0)
+    return datetime.fromtimestamp(int(time.time()), timezone.utc)
 
 
 class Door(NamedTuple):
@@ -107,8 +107,9 @@ class Server:
         self._doors = doors
         self._limit = limit - RESERVE
         self._connections: set[Connection] = set()
-        self._counted: set[Connection] = set()  # those that the limiter counts
-        self._limiter = ConnectionLimiter(config.per_address)
+        self._counted: dict[Connection, ConnectionLimiter] = {}  # with who counts it
+        self._inside = ConnectionLimiter(config.per_address)
+        self._handshakes = ConnectionLimiter(config.per_address)
 
     # tcp.Owner
 
@@ -126,21 +127,31 @@ class Server:
             return False
         return True
 
+    def begin_handshake(self, connection: Connection) -> bool:
+        return self._count(connection, self._handshakes)
+
+    def _count(self, connection: Connection, limiter: ConnectionLimiter) -> bool:
+        self._forget(connection)
+        if admitted := limiter.admit(connection.address):
+            self._counted[connection] = limiter
+        return admitted
+
+    def _forget(self, connection: Connection) -> None:
+        if limiter := self._counted.pop(connection, None):
+            limiter.leave(connection.address)
+
     def enter(self, connection: Connection) -> None:
         session = connection.session
         assert session
         self.journal.connected(connection)
-        if self._limiter.admit(connection.address):
-            self._counted.add(connection)
+        if self._count(connection, self._inside):
             session.start()
         else:
             session.finish(Reason.CROWDED, CROWDED)
 
     def leave(self, connection: Connection, reason: Reason) -> None:
         self._connections.discard(connection)
-        if connection in self._counted:
-            self._counted.remove(connection)
-            self._limiter.leave(connection.address)
+        self._forget(connection)
         self.journal.gone(connection, reason)
 
     # From the start to the stop

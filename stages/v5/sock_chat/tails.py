@@ -19,6 +19,10 @@ def size(message: Said) -> int:
     return MESSAGE_SIZE + len(message.text)
 
 
+def total(messages: Sequence[Said]) -> int:
+    return MESSAGE_SIZE * len(messages) + sum([len(message.text) for message in messages])
+
+
 class Tail:
     __slots__ = ("messages", "size", "start")
 
@@ -38,14 +42,14 @@ class Tails:
     def add(self, room: str, messages: Sequence[Said]) -> None:
         tail = self._tails.pop(room, None) or Tail(self._floor)
         self._tails[room] = tail
-        before = tail.size
         tail.messages.extend(messages)
-        tail.size += sum(map(size, messages))
-        for _ in range(len(tail.messages) - self._length):
-            dropped = tail.messages.popleft()
-            tail.start = dropped.position
-            tail.size -= size(dropped)
-        self._size += tail.size - before
+        excess = len(tail.messages) - self._length
+        dropped = [tail.messages.popleft() for _ in range(excess)]
+        if dropped:
+            tail.start = dropped[-1].position
+        growth = total(messages) - total(dropped)
+        tail.size += growth
+        self._size += growth
         while self._size > SIZE and len(self._tails) > 1:
             self._drop(next(iter(self._tails)))
 

@@ -48,6 +48,9 @@ class Owner(Protocol):
         """Whether come_in() is to be called now. If not, the connection has been closed, or
         another protocol has its transport, and calls it later."""
 
+    def begin_handshake(self, connection: Connection) -> bool:
+        """Whether it may come in by TLS, as far as one sees before it has."""
+
     def enter(self, connection: Connection) -> None:
         """Start the session, or end it instead."""
 
@@ -80,8 +83,6 @@ class Connection(asyncio.BufferedProtocol):
         self.session: Session | None = None
         self.write: Callable[[bytes], object] = drop
         self._send: Callable[[bytes], object]  # what `write` is in good times
-
-    # What the loop calls
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)

@@ -41,6 +41,9 @@ class TlsConnection(Connection):
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
 
     def come_in(self, secure: bool) -> None:
+        if not self._owner.begin_handshake(self):
+            self.abort(Reason.CROWDED)
+            return
         self._tls = self._context.wrap_bio(self._incoming, self._outgoing, server_side=True)
         self._send = self._encrypt
         self._end = self._owner.loop.call_later(HANDSHAKE, self.abort, Reason.NO_TLS)
