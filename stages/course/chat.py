@@ -55,7 +55,7 @@ def commands() -> str:
 
 def features() -> str:
     """What each feature of v5 costs: the server that has it over the same one without it."""
-    rows = [["", "", *FEATURE_LOADS, "KiB"]]
+    rows = [["feature", "servers", *FEATURE_LOADS, "KiB"]]
     for feature, (server, without) in FEATURES.items():
         costs = [_over(load, server, without) for load in FEATURE_LOADS]
         costs.append(spread("memory_kib", "memory", server, 2))

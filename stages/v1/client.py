@@ -59,7 +59,7 @@ class Client:
     def __init__(self, sock: socket.socket):
         self.sock = sock
         self.decoder = codecs.getincrementaldecoder("utf-8")("replace")  # characters cut in two
-        self.said_all = False
+        self.input_ended = False
 
     def send(self) -> None:
         """The life of the keyboard's thread."""
@@ -69,7 +69,7 @@ class Client:
                 if not data:
                     break
                 self.sock.sendall(data)
-            self.said_all = True
+            self.input_ended = True
             self.sock.shutdown(socket.SHUT_WR)
         except OSError:  # the connection is gone: recv() hears of it too
             pass
@@ -89,7 +89,7 @@ class Client:
         except OSError as error:
             say(f"El servidor se ha ido: {error.strerror}\n", STDERR)
             return 1
-        if not self.said_all:
+        if not self.input_ended:
             say("El servidor ha cerrado la conexión\n", STDERR)
             return 1
         return 0

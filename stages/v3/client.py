@@ -58,13 +58,13 @@ class Client:
         self.sock = sock
         self.decoder = codecs.getincrementaldecoder("utf-8")("replace")  # characters cut in two
         self.out_buffer = b""  # typed, not yet taken by the kernel
-        self.said_all = False
+        self.input_ended = False
 
     def send(self) -> None:
         """Send what the kernel takes; after the last of it, half-close."""
         try:
             self.out_buffer = self.out_buffer[self.sock.send(self.out_buffer) :]
-            if self.said_all and not self.out_buffer:
+            if self.input_ended and not self.out_buffer:
                 self.sock.shutdown(socket.SHUT_WR)
         except OSError:  # EAGAIN; or the connection is gone: recv() hears of it too
             pass
@@ -81,7 +81,7 @@ class Client:
         say(visible(self.decoder.decode(data, final=not data)))
         if data:
             return None
-        if not self.said_all or self.out_buffer:
+        if not self.input_ended or self.out_buffer:
             say("El servidor ha cerrado la conexión\n", STDERR)
             return 1
         return 0
@@ -95,13 +95,13 @@ class Client:
         while True:
             # The keyboard waits while the server does not take what was typed before.
             readers: List[Any] = [self.sock, wakeup]
-            if not (self.out_buffer or self.said_all):
+            if not (self.out_buffer or self.input_ended):
                 readers.append(STDIN)
             writers = [self.sock] if self.out_buffer else []
             readable, writable, _ = select.select(readers, writers, [])
             if STDIN in readable:
                 self.out_buffer = read_keyboard()
-                self.said_all = not self.out_buffer
+                self.input_ended = not self.out_buffer
                 self.send()
             elif writable:
                 self.send()

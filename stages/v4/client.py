@@ -60,13 +60,13 @@ class Client:
         self.reader = reader
         self.writer = writer
         self.decoder = codecs.getincrementaldecoder("utf-8")("replace")  # characters cut in two
-        self.said_all = False
+        self.input_ended = False
         writer.transport.set_write_buffer_limits(high=0)  # drain() waits until all is sent
 
     def watch_keyboard(self, loop: asyncio.AbstractEventLoop) -> None:
         """The life of the keyboard's thread."""
         try:
-            while not self.said_all:
+            while not self.input_ended:
                 data = read_keyboard()
                 asyncio.run_coroutine_threadsafe(self.send(data), loop).result()
         except (OSError, RuntimeError):  # the connection or the loop is gone
@@ -77,7 +77,7 @@ class Client:
             self.writer.write(data)
             await self.writer.drain()
         else:
-            self.said_all = True
+            self.input_ended = True
             self.writer.write_eof()
 
     async def receive(self) -> int:
@@ -91,7 +91,7 @@ class Client:
         except OSError as error:
             say(f"El servidor se ha ido: {error.strerror or error}\n", STDERR)
             return 1
-        if not self.said_all or self.writer.transport.get_write_buffer_size():
+        if not self.input_ended or self.writer.transport.get_write_buffer_size():
             say("El servidor ha cerrado la conexión\n", STDERR)
             return 1
         return 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import resource
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.harness.files import ROOT
+from benchmarks.harness.process import starter
 from benchmarks.harness.server import Server
 from sock_chat import __main__ as command
 from sock_chat.config import Config, parse
@@ -96,6 +98,14 @@ def test_it_cannot_listen(serve: Serve) -> None:
     assert done.stderr.startswith("No se puede escuchar en ('127.0.0.1', ")
     done = run("server.py", "--host", "192.0.2.1", "--port", "0")
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+
+
+def test_a_limit_that_leaves_a_place_to_nobody(tmp_path: Path) -> None:
+    """Its own descriptors count, too."""
+    limited = starter(limits={resource.RLIMIT_NOFILE: (33, 33)})[1:]
+    done = run(*limited, sys.executable, "server.py", "--port", "0", "--db", str(tmp_path / "db"))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "El límite de 33 descriptores no deja sitio a nadie\n"
 
 
 def test_without_the_extra_it_says_which_command_installs_it() -> None:

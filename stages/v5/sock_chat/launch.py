@@ -31,7 +31,7 @@ def main(config: Config) -> str | None:
     if config.forget:
         return forget(config.db, config.forget)
     limit = prepare_process()
-    if limit < 2 * RESERVE:
+    if limit < 3 * RESERVE:  # the loop and the database have some, too
         return f"El límite de {limit} descriptores no deja sitio a nadie"
     try:
         context = _context(config)

@@ -85,14 +85,14 @@ class Pipe:
         self.reader, self.writer = streams
         self.conversation = Conversation()
         self.tail = b""  # of what has been sent
-        self.said_all = False
+        self.input_ended = False
         # drain() waits until all is sent. To asyncio's TLS an empty buffer of size 0 is a full one.
         self.writer.transport.set_write_buffer_limits(high=1, low=0)
 
     def watch_keyboard(self, loop: asyncio.AbstractEventLoop) -> None:
         """The life of the keyboard's thread."""
         try:
-            while not self.said_all:
+            while not self.input_ended:
                 data = read_keyboard()
                 asyncio.run_coroutine_threadsafe(self.send(data), loop).result()
         except (OSError, RuntimeError):  # the connection or the loop is gone
@@ -105,7 +105,7 @@ class Pipe:
             self.follow_question()
         self.writer.write(data or FAREWELL)
         await self.writer.drain()
-        self.said_all = not data
+        self.input_ended = not data
 
     async def receive(self) -> int:
         """Show what arrives until the server has closed the connection; the exit status."""
@@ -117,7 +117,7 @@ class Pipe:
         except OSError as error:
             reason = f"El servidor se ha ido: {error.strerror or error}"
         else:
-            if self.said_all:
+            if self.input_ended:
                 return 0
             reason = "El servidor ha cerrado la conexión"
         if QUIT.search(self.tail):  # it has been asked to
