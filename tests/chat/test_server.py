@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-import ast
-import fcntl
-import json
-import os
-import re
 import resource
-import select
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 from contextlib import suppress
-from pathlib import Path
 
 import pytest
 
-from benchmarks.harness.files import ROOT
 from benchmarks.harness.process import DEADLINE
-from benchmarks.harness.server import SERVERS, Server
+from benchmarks.harness.server import Server
 from tests.chat.conftest import Guest, Serve
 from tests.support.wire import HIGH_WATER, KERNEL_BUFFERS, PROMPTLY, Peer, refused
 
@@ -199,92 +189,3 @@ def test_a_stop_waits_a_second_for_those_who_do_not_read(server: Server) -> None
     begun = time.monotonic()
     assert server.stop() == 0
     assert time.monotonic() - begun < 2
-
-
-def test_a_stdout_that_takes_nothing_does_not_hold_up_the_stop() -> None:
-    reading, writing = os.pipe()
-    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
-    command = [sys.executable, *SERVERS["v5"], "--port", "0"]
-    with subprocess.Popen(command, cwd=ROOT, stdout=writing) as process:
-        try:
-            ready = os.read(reading, 4096).decode()
-            address = ast.literal_eval(ready.partition(" en ")[2])
-            for _ in range(100):
-                Peer(address).close()
-            deadline = time.monotonic() + DEADLINE
-            while select.select([], [writing], [], 0)[1]:  # until the pipe is full
-                assert time.monotonic() < deadline
-                time.sleep(0.01)
-            process.send_signal(signal.SIGTERM)
-            assert process.wait(3) == 0
-        finally:
-            process.kill()
-            os.close(reading)
-            os.close(writing)
-
-
-def test_the_log(serve: Serve) -> None:
-    server = serve()
-    ana = Guest(server, "ana")
-    ana.say("hola", "/quit")
-    ana.ends()
-    assert server.stop() == 0
-    assert server.log.rest() == [
-        f"Servidor chat iniciado en {server.address}",
-        f"Cliente conectado: {ana.name}",
-        f"Cliente desconectado: {ana.name}",
-    ]
-
-
-def test_the_log_of_a_quiet_server(serve: Serve) -> None:
-    server = serve("--quiet")
-    Guest(server, "ana").reset()
-    assert server.stop() == 0
-    assert server.log.rest() == [f"Servidor chat iniciado en {server.address}"]
-
-
-def test_the_log_with_what_is_said(serve: Serve) -> None:
-    server = serve("--log-messages")
-    ana = Guest(server, "ana")
-    ana.send("hola\u061c\n/pm ana psst\n/join cine\n".encode())
-    ana.lines("ana te dice: psst", "* En cine: ana.")
-    ana.say("/quit")
-    ana.ends()
-    assert server.stop() == 0
-    assert server.log.rest()[1:] == [
-        f"Cliente conectado: {ana.name}",
-        "ana dice: hola\ufffd",
-        f"Cliente desconectado: {ana.name}",
-    ]
-
-
-def test_the_log_as_json(serve: Serve) -> None:
-    server = serve("--log", "json", "--log-messages")
-    ana = Guest(server, "ana")
-    ana.say("¡hola!", "/join cine", "/quit")
-    ana.lines("* En cine: ana.")
-    ana.ends()
-    assert server.stop() == 0
-    ready, *lines = server.log.rest()
-    assert ready == f"Servidor chat iniciado en {server.address}"
-    events = [json.loads(line) for line in lines]
-    for event in events:
-        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", event.pop("time"))
-    assert events == [
-        {"event": "connected", "address": ana.name},
-        {"event": "said", "nick": "ana", "room": "general", "text": "¡hola!"},
-        {"event": "disconnected", "address": ana.name, "nick": "ana", "room": "cine"},
-    ]
-
-
-def test_what_systemd_is_told(serve: Serve, tmp_path: Path) -> None:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
-        manager.bind(str(tmp_path / "notify"))
-        manager.settimeout(DEADLINE)
-        server = serve(environment={"NOTIFY_SOCKET": str(tmp_path / "notify")})
-        assert manager.recv(100) == b"READY=1"
-        server.process.send_signal(signal.SIGHUP)
-        assert re.fullmatch(rb"RELOADING=1\nMONOTONIC_USEC=\d+", manager.recv(100))
-        assert manager.recv(100) == b"READY=1"
-        assert server.stop() == 0
-        assert manager.recv(100) == b"STOPPING=1"
