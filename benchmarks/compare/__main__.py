@@ -2,8 +2,8 @@
 
 Of v1 and v2, which tell nobody, only what an idle client costs is measured.
 
-    python -m benchmarks.compare                # all that is installed; under 25 minutes
-    python -m benchmarks.compare --rounds 1     # one round of everything; under 4 minutes
+    python -m benchmarks.compare                # all that is installed; under 30 minutes
+    python -m benchmarks.compare --rounds 1     # one round of everything; under 5 minutes
     python -m benchmarks.compare --servers epoll,v4,c
     python -m benchmarks.compare --from benchmarks/results/comparison.json   # measures nothing
 

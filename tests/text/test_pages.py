@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 from cogapp.cogapp import CogError
 
+from benchmarks.compare import figures
 from benchmarks.harness.files import ROOT
-from stages.course import blocks
+from stages.course import blocks, chat
 from stages.course.__main__ import PROLOGUE, Pages, main, pages
 from tests.contract.test_syscalls import EXPECTED
+from tests.tools.test_compare import ABOUT, loaded, rows
 
 ANEW = "run: python -m stages.course"
 
@@ -102,3 +104,15 @@ def test_counts_are_those_that_the_tests_hold(server: str) -> None:
         assert {call: eval(text, {"N": clients}) for call, text in found.items()} == (
             EXPECTED[server](clients)
         ), "run: python profiling/syscalls.py --output profiling/results, and then stages.course"
+
+
+def test_features_are_ratios_within_a_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    """3/2, 2/2 and 4/2. What nobody has measured says so, and asks for nothing."""
+    samples = [*loaded("flood 10", "v5", 2, 2, 2), *loaded("flood 10", "v5 --db FILE", 3, 2, 4)]
+    made_up = {**ABOUT, "problems": [], "samples": samples}
+    made_up["derived"] = figures.derived(made_up)
+    for module in (blocks, chat):
+        monkeypatch.setattr(module, "results", lambda name: made_up)
+    cells = rows(f"\n## v5\n{chat.features()}", "v5")
+    assert cells["history in a file"][1:] == ["-", "1.50 (1.25-1.75)", "-", "-", "-", "-"]
+    assert cells["TLS"][1:] == ["not measured", *["-"] * 5]
