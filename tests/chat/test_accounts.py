@@ -23,6 +23,7 @@ from sock_chat.registry import LocalNames, Table
 from sock_chat.services import Ban, Check
 from sock_chat.store import MEMORY, Store
 from tests.chat.conftest import QUESTION, Guest, Serve
+from tests.chat.world import World
 from tests.support.wire import PROMPTLY, Peer
 
 PASSWORD = "correct horse"
@@ -312,3 +313,30 @@ def test_bans_end_and_no_clock_prolongs_them() -> None:
     loop.date += 86400 + 601
     assert loop.wait(people().bans) == []
     assert not reports
+
+
+def test_what_cannot_be_kept_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World()
+    world.own("Rosa")
+    ana, rosa = world.connect("ana"), world.connect("Rosa", PASSWORD)
+    for name in ("register", "change", "unregister"):
+        monkeypatch.setattr(world.accounts, name, lambda *arguments: arguments[-1](None))
+    ana.send("/register abcdefgh")
+    rosa.send("/password abcdefgh", "/unregister")
+    world.turn()
+    refusal = "* Ahora no se puede guardar."
+    assert ana.new()[-1] == refusal and not ana.session.owner
+    assert rosa.new()[-2:] == [refusal] * 2 and rosa.session.owner
+
+
+def test_an_operator_may_lift_what_bans_shows() -> None:
+    world = World(operators=["rosa"])
+    world.own("Rosa")
+    rosa = world.connect("Rosa", PASSWORD)
+    rosa.send("/ban 2001:db8::/64", "/unban 2001:db8::", "/bans")
+    world.turn()
+    assert rosa.new()[-3:] == [
+        "* Prohibidos: 2001:db8:: (60 min)",
+        "* 2001:db8:: puede entrar.",
+        "* Nadie tiene prohibida la entrada.",
+    ]
