@@ -288,6 +288,19 @@ def test_a_disk_that_refuses_keeps_no_account_and_says_so() -> None:
     accounts.close()
 
 
+def test_a_nick_is_its_owners_while_the_password_is_hashed() -> None:
+    """Its holder may be gone by then, and nobody may have taken what looks like it."""
+    loop, owned = Loop(), Table()
+    accounts = LocalAccounts(loop.store, owned, lambda: loop.now, loop.calls.put)
+    answers: list[bool | None] = []
+    accounts.register(ANA, PASSWORD, answers.append)
+    assert owned.get(ANA) and not answers
+    while not answers:
+        loop.calls.get(timeout=20)()
+    assert answers == [True] and owned.get(ANA)
+    accounts.close()
+
+
 def test_bans_end_and_no_clock_prolongs_them() -> None:
     loop = Loop()
     reports: list[str] = []

@@ -90,8 +90,15 @@ class LocalAccounts:
     def register(self, nick: Nick, password: str, done: Done) -> None:
         if nick.folded in self._accounts:
             done(False)
-        else:
-            self._set(nick, password, INSERT, done)
+            return
+
+        def registered(fresh: bool | None) -> None:
+            if nick.folded not in self._accounts:
+                self._owned.discard(nick)
+            done(fresh)
+
+        self._owned.add(nick)  # whoever has gone before the hash is there leaves it to nobody
+        self._set(nick, password, INSERT, registered)
 
     def change(self, nick: Nick, password: str, done: Done) -> None:
         self._set(nick, password, UPDATE, done)
