@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import socket
 import ssl
 from collections.abc import Sequence
+from contextlib import suppress
+from functools import partial
 
 from sock_chat.config import Config
-from sock_chat.kept import forget
+from sock_chat.kept import Kept, forget
 from sock_chat.server import Door, Server
 from sock_chat.store import StoreError
 from sock_chat.system import RESERVE, listen, prepare_process
@@ -19,6 +22,7 @@ from sock_chat.tls import TlsConnection, make_context
 
 READY = "Servidor chat iniciado en"
 READY_TLS = "TLS en"
+LAST_CHANCE = 0.1  # seconds for the disk, where the alarm ends the process
 
 
 class Refusal(Exception):
@@ -38,6 +42,7 @@ def main(config: Config) -> str | None:
         server = Server(config, _doors(config, context), limit, context)
     except (Refusal, StoreError) as error:
         return str(error)
+    signal.signal(signal.SIGALRM, partial(_end, server.kept))
     try:
         if config.loop == "asyncio":
             asyncio.run(server.serve())
@@ -49,6 +54,14 @@ def main(config: Config) -> str | None:
         server.kept.close()
     signal.setitimer(signal.ITIMER_REAL, 0)  # of the stop
     return None
+
+
+def _end(kept: Kept, signum: int, frame: object) -> None:
+    """The alarm of a stop that is held up, as by a stdout that takes nothing: what has been heard
+    is written all the same."""
+    with suppress(StoreError):
+        kept.log.save(LAST_CHANCE)
+    os._exit(0)
 
 
 def _context(config: Config) -> ssl.SSLContext | None:

@@ -45,5 +45,8 @@ class MemoryLog:
     def close(self) -> None:
         pass
 
+    def save(self, timeout: float) -> None:
+        pass
+
     def full(self, author: Speaker) -> bool:
         return False

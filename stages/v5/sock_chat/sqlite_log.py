@@ -192,11 +192,15 @@ class SqliteLog(MemoryLog):
         self._store.do(partial(archive.select, room, since, count + 1, upto), complete, failed)
 
     def close(self, timeout: float = CLOSE_TIMEOUT) -> None:
-        """Write all that is waiting, and how far the positions have come. Blocks: for the end."""
-        # What is being written may fail; what is written already is ignored.
-        batch = [*self._writing, *self._waiting]
         try:
-            note = Note(self.position, self._forgotten)
-            self._store.wait(partial(archive.write_and_note, batch, note, 0), timeout)
+            self.save(timeout)
         except StoreError as error:
             self._report(f"No se ha guardado lo último que se ha dicho. {error}")
+
+    def save(self, timeout: float) -> None:
+        """Write all that is waiting, and how far the positions have come. Blocks: for the end.
+        Raises StoreError."""
+        # What is being written may fail; what is written already is ignored.
+        batch = [*self._writing, *self._waiting]
+        note = Note(self.position, self._forgotten)
+        self._store.wait(partial(archive.write_and_note, batch, note, 0), timeout)
