@@ -19,7 +19,6 @@ from functools import partial
 from typing import NamedTuple, TypeVar
 
 from argon2 import PasswordHasher, Type
-from argon2.exceptions import Argon2Error, InvalidHashError
 
 from sock_chat import names
 from sock_chat.limits import Throttle
@@ -139,7 +138,8 @@ class LocalAccounts:
 
     def _hash(self, work: Callable[[], T], done: Callable[[T | None], None]) -> None:
         """Have something done in the pool, and done() called in the loop with the outcome; None:
-        it has failed, for want of memory or because it is another password."""
+        it has failed, because it is another password, for want of memory, or for whatever reason,
+        for somebody waits for it."""
 
         def finish(result: T | None) -> None:
             self._waiting -= 1
@@ -147,7 +147,7 @@ class LocalAccounts:
 
         def run() -> None:
             result = None
-            with suppress(Argon2Error, InvalidHashError, MemoryError):
+            with suppress(Exception):
                 result = work()
             with suppress(RuntimeError):  # the loop has ended
                 self._post(partial(finish, result))

@@ -7,10 +7,12 @@ import signal
 import socket
 import ssl
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 from errno import EMFILE, ENFILE, ENOBUFS, ENOMEM
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from sock_chat import names, service_manager
@@ -217,9 +219,18 @@ class Server:
         service_manager.tell(service_manager.READY)
 
     def _complain(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        """One line for what asyncio would log with a traceback."""
+        """One line for what asyncio would log with a traceback. What an exception says, and with
+        which arguments a callback was called, may be a password, so that is not in it."""
         error = context.get("exception")
         if isinstance(error, OSError) and error.errno in NO_RESOURCES:
             self.journal.full(str(error))  # accept() failed; asyncio tries again after a second
+        elif error:
+            say(f"Error interno: {type(error).__name__} en {_places(error)}", STDERR)
         else:
-            say(f"{context['message']}: {error!r}", STDERR)
+            say(context["message"], STDERR)
+
+
+def _places(error: BaseException) -> str:
+    """Where it was raised, and by way of which lines."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return " > ".join([f"{Path(each.filename).name}:{each.lineno}" for each in frames]) or "?"
