@@ -7,7 +7,9 @@ import os
 import resource
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Sequence
+from configparser import ConfigParser
 from dataclasses import fields
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from benchmarks.harness.server import Server
 from sock_chat import __main__ as command
 from sock_chat.config import Config, parse
 from tests.chat.conftest import Guest, Serve
+from tests.support.needed import needed_in_ci
 
 V5 = ROOT / "stages" / "v5"
 
@@ -64,7 +67,8 @@ def test_help_names_every_option_and_its_variable() -> None:
     "arguments",
     [
         ["--port", "99999"], ["--port", "x"], ["--rate", "nan"], ["--rate", "-1"],
-        ["--burst", "0"], ["--loop", "trio"], ["--nope"], ["x"], ["--quie"],
+        ["--burst", "0"], ["--tls-cert", "cert.pem"], ["--operator", "2"],
+        ["--loop", "trio"], ["--nope"], ["x"], ["--quie"],
     ],
 )  # fmt: skip
 def test_a_bad_argument(arguments: list[str]) -> None:
@@ -89,6 +93,42 @@ def test_the_command_line_wins_over_the_environment() -> None:
     config = parse(["--port", "9001"], environment)
     assert (config.port, config.quiet, config.host) == (9001, True, "::1")
     assert parse([], {}) == Config()
+
+
+def test_variables_may_have_several_values() -> None:
+    environment = {"SOCK_CHAT_OPERATOR": "ana bea", "SOCK_CHAT_TRUST_PROXY": "192.0.2.0/24 ::1"}
+    config = parse([], environment)
+    assert config.operator == ("ana", "bea")
+    assert list(map(str, config.trust_proxy)) == ["192.0.2.0/24", "::1/128"]
+    assert parse(["--operator", "eva", "--operator", "zoe"], environment).operator == ("eva", "zoe")
+
+
+def test_defaults() -> None:
+    config = parse([], {})
+    assert (config.host, config.port, config.tls_port) == ("127.0.0.1", 8080, 8443)
+    assert (config.db, config.keep) == ("sock_chat.db", 100_000)
+    assert (config.rate, config.burst, config.per_address) == (5, 20, 64)
+    assert (config.log, config.loop, config.log_messages) == ("text", "uvloop", False)
+
+
+@pytest.mark.parametrize("command", ["sock-chat-server", "sock-chat"])
+def test_the_commands_of_the_distribution(command: str, tmp_path: Path) -> None:
+    script = Path(sysconfig.get_path("scripts")) / command
+    if not script.exists():
+        needed_in_ci("sock_chat is not installed: pip install -e '.[chat]'")
+    done = subprocess.run(
+        [script, "--help"], cwd=tmp_path, capture_output=True, text=True, timeout=15, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"usage: {command} ")
+
+
+def test_the_distribution_has_the_whole_package() -> None:
+    config = ConfigParser(interpolation=None)
+    config.read(ROOT / "setup.cfg", "utf-8")
+    folders = {path.parent.relative_to(V5) for path in (V5 / "sock_chat").rglob("*.py")}
+    packages = {".".join(folder.parts) for folder in folders}
+    assert packages <= set(config["options"]["packages"].split())
 
 
 def test_it_cannot_listen(serve: Serve) -> None:

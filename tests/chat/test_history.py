@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from sock_chat.store import JOURNAL_SIZE, StoreError
 from tests.chat.conftest import Guest, Serve
 from tests.chat.history import History, texts_in
 from tests.chat.speaker import turn
+from tests.support.needed import needed_in_ci
 
 
 def test_another_program_that_locks_the_database_costs_nothing(tmp_path: Path) -> None:
@@ -248,6 +250,23 @@ def test_a_server_whose_database_cannot_be_used_says_so_in_one_line(
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=15)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == f"No se puede usar {path}: {reason}\n"
+
+
+@pytest.mark.parametrize("place", ["folder", "file"])
+def test_a_database_that_cannot_be_written(place: str, tmp_path: Path) -> None:
+    path = tmp_path / "folder" / "chat.db"
+    path.parent.mkdir()
+    if place == "file":
+        History(path).close()
+    (path if place == "file" else path.parent).chmod(0o500)
+    command = [sys.executable, "stages/v5/server.py", "--port", "0", "--db", str(path)]
+    if os.geteuid() == 0:  # whom permissions do not stop, by this capability
+        command = ["setpriv", "--bounding-set", "-dac_override", *command]
+        if not shutil.which("setpriv"):
+            needed_in_ci("setpriv is not installed (apt-get install util-linux)")
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=15)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"No se puede usar {path}: Permission denied\n"
 
 
 def test_a_disk_that_refuses_costs_the_room_nothing(serve: Serve, tmp_path: Path) -> None:

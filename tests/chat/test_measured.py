@@ -80,8 +80,8 @@ def test_loads_of_v5_with_one_feature_more(
     assert not list(tmp_path.iterdir())
 
 
-def test_idle_clients_cost_no_wakeup(serve: Serve) -> None:
-    server = serve("--quiet")
+def test_idle_clients_cost_no_wakeup(serve: Serve, tmp_path: Path) -> None:
+    server = serve("--quiet", "--rate", "5", "--db", str(tmp_path / "chat.db"))
     with Crowd(server.address, 500, asks=True):
         server.wait_until_at_rest()
         before = server.context_switches()

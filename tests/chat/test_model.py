@@ -2,7 +2,8 @@
 
 The log says in which order everything has happened. From it follows what each session has to have
 got, to the line and in order: the past when it came into a room, then all that the others said
-while it was there, and nothing of its own. What it said itself stands in the log in its order.
+while it was there, and nothing of its own. Who is there it knows from the greeting and from who
+enters, leaves and changes his name. What it said itself stands in the log in its order.
 """
 
 from __future__ import annotations
@@ -25,6 +26,26 @@ SERVICES = ("log", "history", "names", "people")
 NICKS = ("ana", "Ana", "аna", "bea", "carla", "dora", "eva")
 clients = st.integers(0, 4)
 SAID = re.compile(r"(?:\[.*?\] )?(\S+ dice: .*)")
+
+
+WELCOME = re.compile(r"\* (?:Hola, \S+\. )?En \S+: (.*)\.")
+CHANGE = re.compile(r"\* (\S+) (?:(ha entrado)\.|(ha salido)(?:\.|: .*)|ahora es (\S+)\.)")
+
+
+def people(lines: list[str]) -> set[str]:
+    """Who is in the room, by what somebody in it has been told."""
+    present: set[str] = set()
+    for line in lines:
+        if match := WELCOME.fullmatch(line):
+            present = set(match[1].split(", "))
+        elif match := CHANGE.fullmatch(line):
+            nick, enters, leaves, to = match.groups()
+            assert (nick in present) == (not enters), line
+            if not enters:
+                present.remove(nick)
+            if not leaves:
+                present.add(to or nick)
+    return present
 
 
 class Chat(RuleBasedStateMachine):
@@ -122,6 +143,9 @@ class Chat(RuleBasedStateMachine):
             own, sent = spoken[client.session], self.sent[client]
             first = sent.index(own[0]) if own else len(sent)  # what came before went to the door
             assert own == sent[first : first + len(own)]
+            present = people(lines)
+            if client.session.room and not client.session.ended:
+                assert sorted(present) == sorted(client.session.room.names)
             if client.session.room and not client.session.ended:
                 assert own == sent[len(sent) - len(own) :]
             assert not any("psst" in message.text for _, message in self.world.log.messages)

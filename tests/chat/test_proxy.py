@@ -108,6 +108,22 @@ def test_the_client_behind_a_proxy(server: Server, header: bytes) -> None:
     server.log.wait(f"Cliente conectado: ('{ADDRESS}', 40000)".__eq__)
 
 
+def test_who_comes_to_the_proxy_by_tls_may_say_a_password(server: Server) -> None:
+    peer = visit(server, v2(tls=True), "ana", "/register correct horse")
+    assert [peer.line() for _ in range(3)] == [
+        QUESTION, "* Hola, ana. En general: ana.", "* El apodo ana es tuyo.",
+    ]  # fmt: skip
+
+
+def test_bans_go_by_the_client_behind_the_proxy(serve: Serve) -> None:
+    server = serve("--trust-proxy", "127.0.0.1", "--operator", "op")
+    op = Guest(server, "op")
+    op.say("/register correct horse", f"/ban {ADDRESS}")
+    op.lines("* El apodo op es tuyo.", f"* Prohibidos: {ADDRESS} (60 min)")
+    assert visit(server, v2()).rest().decode() == "* Tienes prohibida la entrada.\n"
+    assert visit(server, v2("192.0.2.8")).line() == QUESTION
+
+
 def test_limits_go_by_the_client_behind_the_proxy(server: Server) -> None:
     peers = [visit(server, v1()), visit(server, v2())]
     for peer in peers:

@@ -7,12 +7,14 @@ import signal
 import socket
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 
 import pytest
 
-from benchmarks.harness.process import DEADLINE
+from benchmarks.harness.process import DEADLINE, wait_until
 from benchmarks.harness.server import Server
+from sock_chat.table import TABLE
 from tests.chat.conftest import Guest, Serve
 from tests.support.wire import HIGH_WATER, KERNEL_BUFFERS, PROMPTLY, Peer, refused
 
@@ -89,6 +91,80 @@ def test_one_who_does_not_read_delays_nobody_and_is_disconnected(server: Server)
     assert sent > HIGH_WATER // 2
     server.log.wait(f"Cliente desconectado: {slow.name} (lector lento)".__eq__)
     slow.rest()
+
+
+def test_a_nick_is_free_again_however_its_holder_has_gone(serve: Serve) -> None:
+    server = serve("--operator", "bea")
+    bea = Guest(server, "bea")
+    bea.say("/register correct horse")
+    bea.lines("* El apodo bea es tuyo.")
+
+    def bea_hears(*lines: str) -> None:
+        while bea.line() not in lines:
+            pass
+
+    def fill(ana: Guest) -> None:
+        server.shrink_send_buffer(ana.sock)
+        bea.say(*["x" * 4000] * (2 * HIGH_WATER // 4000))
+
+    ends: dict[str, Callable[[Guest], object]] = {
+        "a FIN": Guest.close,
+        "a reset": Guest.reset,
+        "a FIN that ends what it says": Guest.finish,
+        "/quit": lambda ana: ana.say("/quit"),
+        "wrong passwords": lambda ana: ana.say(*["/nick bea", "incorrecta"] * 3),
+        "/nick": lambda ana: ana.say("/nick zoe"),
+        "a kick": lambda ana: bea.say("/kick ana"),
+        "a ban": lambda ana: bea.say("/ban ana"),
+        "a ban of its address": lambda ana: bea.say(f"/ban {ana.sock.getsockname()[0]}"),
+        "not reading": fill,
+    }
+    for number, end in enumerate(ends.values(), 1):
+        ana = Guest(server, "ana", receive_buffer=4096, source=f"127.0.1.{number}")
+        bea_hears("* ana ha entrado.")
+        end(ana)
+        bea_hears("* ana ha salido.", "* ana ahora es zoe.")
+    assert Guest(server, "ana")
+
+
+@pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
+def test_socket_options(serve: Serve, loop: str) -> None:
+    server = serve("--loop", loop)
+    end = server.end_of(Guest(server, "ana").sock)
+    if end is None:
+        pytest.fail("pidfd_getfd(2) is needed to see it: Linux 5.6, and the right to trace a child")
+    with end:
+        assert end.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        options = (
+            socket.TCP_NODELAY,
+            socket.TCP_KEEPIDLE,
+            socket.TCP_KEEPINTVL,
+            socket.TCP_KEEPCNT,
+        )
+        assert [end.getsockopt(socket.IPPROTO_TCP, each) for each in options] == [1, 60, 10, 3]
+
+
+def test_who_quits_gets_what_waits_for_it(server: Server) -> None:
+    ana = Guest(server, "ana", receive_buffer=4096)
+    server.shrink_send_buffer(ana.sock)
+    ana.say(*["/help"] * 500, "/quit")
+    assert ana.rest().count(b"\n") == 500 * len(TABLE)
+
+
+@pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
+def test_who_is_thrown_out_and_does_not_read_is_gone_soon(serve: Serve, loop: str) -> None:
+    """What waits for it is not waited for as long as for one who quits."""
+    server = serve("--loop", loop, "--operator", "ana")
+    ana = Guest(server, "ana")
+    ana.say("/register correct horse")
+    ana.lines("* El apodo ana es tuyo.")
+    server.wait_until_at_rest()
+    before = server.descriptors()
+    bea = Guest(server, "bea", receive_buffer=4096)
+    server.shrink_send_buffer(bea.sock)
+    ana.say(*["x" * 4000] * 100, "/kick bea")
+    ana.lines("* bea ha entrado.", "* bea ha salido.")
+    wait_until(lambda: server.descriptors() == before, "its connection stays")
 
 
 def test_a_flooder_that_does_not_read_is_not_read_from(server: Server) -> None:

@@ -17,6 +17,7 @@ from sock_chat import tcp
 from sock_chat.config import Config
 from sock_chat.server import Door, Server
 from sock_chat.system import listen
+from tests.chat.conftest import QUESTION
 
 RUN: dict[str, Callable[[Coroutine[Any, Any, None]], None]] = {
     "asyncio": asyncio.run,
@@ -93,6 +94,18 @@ def test_a_client_that_is_not_read_but_there_stays(
     async def test(server: Server, sock: socket.socket) -> None:
         sock.sendall(b"hola\n" * 7)
         await until(lambda: server.chat.log.position == 7)
+        assert server.chat.rooms.general.count == 1
+
+    drive(test)
+
+
+def test_nobody_stays_at_the_door(drive: Callable[[Drive], None]) -> None:
+    async def test(server: Server, sock: socket.socket) -> None:
+        server.chat.naming_time = 0.2
+        reader, writer = await asyncio.open_connection(*sock.getpeername())
+        text = await asyncio.wait_for(reader.read(), DEADLINE)
+        writer.close()
+        assert text.decode() == f"{QUESTION}\n* Sin apodo en 0.2 s.\n"
         assert server.chat.rooms.general.count == 1
 
     drive(test)

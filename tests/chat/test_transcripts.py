@@ -270,12 +270,114 @@ TRANSCRIPTS = {
         ana> /pm zoe hola
         ana> /pm bea
         ana> /pm {LONG} hola
+        ana> /join cine
+        ana> /pm bea cinco
         bea< ana te dice:  dos
         bea< ana te dice: tres
         ana< ana te dice: cuatro
         ana< * No hay nadie llamado zoe.
         ana< * Uso: /pm APODO TEXTO
-        ana< * No hay nadie llamado {CUT}.""",
+        ana< * No hay nadie llamado {CUT}.
+        ana< * En cine: ana.
+        bea< * ana ha salido.
+        bea< ana te dice: cinco""",
+    "login": """
+        ana> /login zoe correct horse
+        ana> /login 2 correct horse
+        ana> /login admin correct horse
+        ana> /login rosa
+        ana> /login rosa incorrecta
+        ana< * El apodo zoe no tiene dueño.
+        ana< * Apodo no válido: de 1 a 24 letras, cifras, - o _; empieza por una letra.
+        ana< * El apodo admin está reservado.
+        ana< * Uso: /login APODO CONTRASEÑA
+        ana< * Contraseña incorrecta.
+        ana> /login rosa correct horse
+        ana< * ana ahora es rosa.
+        bea< * ana ahora es rosa.""",
+    "too few words or too many": """
+        ana> /help x
+        ana> /join
+        ana> /join a b
+        ana> /rooms x
+        ana> /history 1 2
+        ana> /history -1
+        ana> /register
+        ana> /password
+        ana> /unregister x
+        ana< * Uso: /help
+        ana< * Uso: /join SALA
+        ana< * Uso: /join SALA
+        ana< * Uso: /rooms
+        ana< * Uso: /history [N]
+        ana< * Uso: /history [N]
+        ana< * Uso: /register CONTRASEÑA
+        ana< * Uso: /password NUEVA
+        ana< * Uso: /unregister
+        ana> /login op correct horse
+        ana< * ana ahora es op.
+        bea< * ana ahora es op.
+        ana> /kick
+        ana> /ban
+        ana> /ban bea x
+        ana> /ban bea 1 2
+        ana> /unban
+        ana> /unban bea x
+        ana> /bans x
+        ana< * Uso: /kick APODO [RAZÓN]
+        ana< * Uso: /ban APODO|DIRECCIÓN [MINUTOS]
+        ana< * Uso: /ban APODO|DIRECCIÓN [MINUTOS]
+        ana< * Uso: /ban APODO|DIRECCIÓN [MINUTOS]
+        ana< * Uso: /unban APODO|DIRECCIÓN
+        ana< * Uso: /unban APODO|DIRECCIÓN
+        ana< * Uso: /bans""",
+    "an operator is who is logged in as one": """
+        ana> /login op correct horse
+        ana< * ana ahora es op.
+        bea< * ana ahora es op.
+        ana> /nick ana
+        ana< * op ahora es ana.
+        bea< * op ahora es ana.
+        ana> /bans
+        ana< * Solo para operadores.
+        ana> /login op correct horse
+        ana< * ana ahora es op.
+        bea< * ana ahora es op.
+        ana> /nick OP
+        ana< * op ahora es OP.
+        bea< * op ahora es OP.
+        ana> /bans
+        ana< * Nadie tiene prohibida la entrada.
+        ana> /unregister
+        ana> /bans
+        ana< * El apodo OP ya no tiene dueño.
+        ana< * Solo para operadores.
+        ana> /quit
+        bea< * OP ha salido.
+        ana# QUIT
+        zoe> op
+        zoe< * Bienvenido a sock_chat. ¿Qué apodo quieres?
+        zoe< * Hola, op. En general: bea, op.
+        bea< * op ha entrado.
+        zoe> /bans
+        zoe< * Solo para operadores.""",
+    "what is too long to be quoted": """
+        zoe> zoe
+        zoe< * Bienvenido a sock_chat. ¿Qué apodo quieres?
+        zoe< * Hola, zoe. En general: ana, bea, zoe.
+        ana< * zoe ha entrado.
+        bea< * zoe ha entrado.
+        zoe> /quit {LONG}{LONG}x
+        ana< * zoe ha salido: {FAREWELL}
+        bea< * zoe ha salido: {FAREWELL}
+        zoe# QUIT
+        ana> /login op correct horse
+        ana< * ana ahora es op.
+        bea< * ana ahora es op.
+        ana> /kick bea {LONG}
+        ana< * bea ha salido.
+        bea< * Te han echado: {CUT}
+        bea# KICKED""",
     "quit": """
         ana> adiós
         ana> /quit me voy
@@ -404,7 +506,8 @@ def test_transcript(transcript: str, late: tuple[str, ...]) -> None:
             lines.setdefault(client, []).extend(client.new())
 
     filled = transcript.replace("{LONG}", LONG).replace("{CUT1}", "x" * 62 + "…")
-    for step in dedent(filled.replace("{CUT}", "x" * 63 + "…")).strip().split("\n"):
+    filled = filled.replace("{CUT}", "x" * 63 + "…").replace("{FAREWELL}", "x" * 197 + "…")
+    for step in dedent(filled).strip().split("\n"):
         if step.startswith("+"):
             look()
             world.clock += float(step)
@@ -438,10 +541,11 @@ def test_transcript(transcript: str, late: tuple[str, ...]) -> None:
 
 def test_help_is_the_table() -> None:
     world = World()
-    (ana,) = world.enter("ana")
+    (ana,), zoe = world.enter("ana"), world.connect("/help")
     ana.send("/help")
     world.turn()
-    assert ana.new() == [f"* {command.usage}: {command.help}" for command in TABLE.values()]
+    usages = [f"* {command.usage}: {command.help}" for command in TABLE.values()]
+    assert ana.new() == zoe.new()[1:] == usages
     assert len(TABLE) == 16
 
 
@@ -465,6 +569,18 @@ def test_a_greeting_has_twenty_names() -> None:
     list(world.enter(*[f"n{chr(97 + i)}" for i in range(22)]))
     greeting = world.connect("zoe").new()[-1]
     assert greeting.endswith(": " + ", ".join([f"n{chr(97 + i)}" for i in range(20)]) + " y 3 más.")
+
+
+def test_a_history_has_two_hundred_lines_at_most() -> None:
+    world = World()
+    ana, bea = world.enter("ana", "bea")
+    ana.send(*[f"{number}" for number in range(300)])
+    world.turn()
+    bea.new()
+    for line, count in {"/history": 50, "/history 200": 200, "/history 1000000": 200}.items():
+        bea.send(line)
+        world.turn()
+        assert [text.split()[-1] for text in bea.new()] == list(map(str, range(300 - count, 300)))
 
 
 def test_there_are_a_thousand_rooms_beside_general() -> None:
