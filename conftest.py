@@ -1,9 +1,9 @@
 """How one call of pytest runs: side by side what can, then alone what measures.
 
-With pytest-xdist the tests are shared out among as many processes as there are CPUs; those marked
-`alone` run after them, one by one, in the process that was called. `-n 0`, `-p no:xdist` and a
-pytest without xdist run all of them one by one; so do `--benchmark-only`, and a test that is named
-by its id.
+With pytest-xdist the tests are shared out among one process more than there are CPUs, for they wait
+more than they compute; those marked `alone` run after them, one by one, in the process that was
+called. `-n 0`, `-p no:xdist` and a pytest without xdist run all of them one by one; so do
+`--benchmark-only`, and a test that is named by its id.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     one_by_one = config.getoption("benchmark_only", False) or any("::" in x for x in config.args)
-    return 0 if one_by_one else len(os.sched_getaffinity(0))
+    return 0 if one_by_one else len(os.sched_getaffinity(0)) + 1
 
 
 def pytest_configure(config: pytest.Config) -> None:

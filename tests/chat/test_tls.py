@@ -60,7 +60,14 @@ def test_a_silent_peer_is_in_nobodys_way_and_ends(serve: Serve, certificates: Ce
     assert time.monotonic() - begun > HANDSHAKE - 1
 
 
-@pytest.mark.parametrize("data", [b"ana\n", b"\x16\x03\x01\xff\xff" + b"x" * 20_000, b"GET / \r\n"])
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(b"ana\n", marks=pytest.mark.long),  # too short to be wrong: HANDSHAKE decides
+        b"\x16\x03\x01\xff\xff" + b"x" * 20_000,
+        b"GET / \r\n",
+    ],
+)
 def test_garbage(server: Server, certificates: Certificates, data: bytes) -> None:
     peer = Peer(tls_address(server))
     peer.send(data)
