@@ -12,9 +12,11 @@ import pytest
 from benchmarks.harness.compiled import no_compiler
 from benchmarks.harness.crowd import Crowd
 from benchmarks.harness.flood import SOURCE, FloodInC, FloodInPython, LockStep, flood
+from benchmarks.harness.process import wait_until
 from benchmarks.harness.server import TLS, VARIANTS, Server
 from benchmarks.harness.strace import calls, window
 from tests.chat.conftest import Guest, Serve
+from tests.chat.history import texts_in
 from tests.conftest import Strace
 from tests.support.needed import needed_in_ci
 
@@ -81,8 +83,10 @@ def test_loads_of_v5_with_one_feature_more(
 
 
 def test_idle_clients_cost_no_wakeup(serve: Serve, tmp_path: Path) -> None:
-    server = serve("--quiet", "--rate", "5", "--db", str(tmp_path / "chat.db"))
+    path = tmp_path / "chat.db"
+    server = serve("--quiet", "--rate", "5", "--db", str(path))
     with Crowd(server.address, 500, asks=True):
+        wait_until(lambda: texts_in(path)[-1:] and texts_in(path)[-1][1] == "begin", "not written")
         server.wait_until_at_rest()
         before = server.context_switches()
         time.sleep(1)
