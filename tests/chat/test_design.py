@@ -39,6 +39,11 @@ def test_the_core_knows_no_socket_no_loop_and_no_clock(module: str) -> None:
     assert not calls & {"now", "utcnow"}
 
 
+def test_a_database_is_not_committed() -> None:
+    """In whatever folder the server has been started, with what SQLite puts beside it."""
+    assert "sock_chat.db*" in (ROOT / ".gitignore").read_text("utf-8").split()
+
+
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
 def test_a_module_says_its_job_and_is_read_in_one_sitting(path: Path) -> None:
     text = path.read_text("utf-8")

@@ -107,23 +107,24 @@ def test_a_nick_is_free_again_however_its_holder_has_gone(serve: Serve) -> None:
         server.shrink_send_buffer(ana.sock)
         bea.say(*["x" * 4000] * (2 * HIGH_WATER // 4000))
 
-    ends: dict[str, Callable[[Guest], object]] = {
-        "a FIN": Guest.close,
-        "a reset": Guest.reset,
-        "a FIN that ends what it says": Guest.finish,
-        "/quit": lambda ana: ana.say("/quit"),
-        "wrong passwords": lambda ana: ana.say(*["/nick bea", "incorrecta"] * 3),
-        "/nick": lambda ana: ana.say("/nick zoe"),
-        "a kick": lambda ana: bea.say("/kick ana"),
-        "a ban": lambda ana: bea.say("/ban ana"),
-        "a ban of its address": lambda ana: bea.say(f"/ban {ana.sock.getsockname()[0]}"),
-        "not reading": fill,
-    }
-    for number, end in enumerate(ends.values(), 1):
+    ends: list[tuple[Callable[[Guest], object], str]] = [
+        (Guest.close, ""),
+        (Guest.reset, ""),
+        (Guest.finish, ""),
+        (lambda ana: ana.say("/quit"), ""),
+        (lambda ana: ana.say(*["/nick bea", "incorrecta"] * 3), " (demasiados intentos)"),
+        (lambda ana: bea.say("/kick ana"), " (expulsado)"),
+        (lambda ana: bea.say("/ban ana"), " (entrada prohibida)"),
+        (lambda ana: bea.say(f"/ban {ana.sock.getsockname()[0]}"), " (entrada prohibida)"),
+        (fill, " (lector lento)"),
+        (lambda ana: ana.say("/nick zoe", "/quit"), ""),
+    ]
+    for number, (end, reason) in enumerate(ends, 1):
         ana = Guest(server, "ana", receive_buffer=4096, source=f"127.0.1.{number}")
         bea_hears("* ana ha entrado.")
         end(ana)
-        bea_hears("* ana ha salido.", "* ana ahora es zoe.")
+        bea_hears("* ana ha salido.", "* zoe ha salido.")
+        server.log.wait(f"Cliente desconectado: {ana.name}{reason}".__eq__)
     assert Guest(server, "ana")
 
 
