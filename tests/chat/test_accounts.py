@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from argon2 import PasswordHasher, extract_parameters
 
+from benchmarks.harness.server import Server
 from sock_chat import names
 from sock_chat.accounts import LocalAccounts
 from sock_chat.names import Nick
@@ -76,6 +77,21 @@ def test_an_owner_comes_back_after_a_restart(serve: Serve, tmp_path: Path) -> No
     again.lines("* El apodo Ana ya no tiene dueño.", "* El apodo Ana no tiene dueño.")
     server.stop()
     assert not hashes(path)
+
+
+def test_a_killed_server_keeps_accounts_and_bans(serve: Serve, tmp_path: Path) -> None:
+    path = tmp_path / "chat.db"
+    with Server("v5", arguments=["--db", str(path), "--operator", "ana"]) as server:
+        own(server, "ana").say("/ban 192.0.2.1")
+        bea = own(server, "bea")
+        bea.say("/unregister")
+        bea.lines("* El apodo bea ya no tiene dueño.")
+        server.kill()
+    server = serve("--db", str(path), "--operator", "ana")
+    ana = Guest(server)
+    ana.say(f"/login ana {PASSWORD}", "/bans")
+    ana.lines("* Hola, ana. En general: ana.", "* Prohibidos: 192.0.2.1 (60 min)")
+    assert Guest(server, "bea")
 
 
 def test_forget(serve: Serve, tmp_path: Path) -> None:

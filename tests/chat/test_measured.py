@@ -39,7 +39,8 @@ def test_flood_c_gives_nicks(serve: Serve) -> None:
 
 
 def test_system_calls_per_message(strace: Strace, tmp_path: Path) -> None:
-    """A wait, a read, and a write for each who hears it; as with N clients on a bare uvloop."""
+    """A wait, a read, and a write for each who hears it; as with N clients on a bare uvloop. It is
+    no more for several lines that come at once."""
     with Server("v5", arguments=["--quiet"], wrapper=strace("-s", "100")) as server:
         guests: list[Guest] = []
         for clients in (2, 25):
@@ -51,10 +52,20 @@ def test_system_calls_per_message(strace: Strace, tmp_path: Path) -> None:
                 for guest in guests[1:]:
                     while guest.line() != f"n0 dice: round {number} of {clients}.":
                         pass
+        for number in range(ROUNDS + 1):
+            server.wait_until_at_rest()
+            guests[0].say(f"burst {number}.", *"abc")
+            for guest in guests[1:]:
+                while guest.line() != "n0 dice: c":
+                    pass
         assert server.stop() == 0
     trace = calls((tmp_path / "trace").read_text())
-    for clients in (2, 25):
-        rounds = window(trace, f"round 0 of {clients}.", f"round {ROUNDS} of {clients}.")
+    for clients, first, last in (
+        (2, "round 0 of 2.", f"round {ROUNDS} of 2."),
+        (25, "round 0 of 25.", f"round {ROUNDS} of 25."),
+        (25, "burst 0.", f"burst {ROUNDS}."),
+    ):
+        rounds = window(trace, first, last)
         counted = Counter(call for call, _ in rounds)
         assert counted == {
             "epoll_wait": ROUNDS,
