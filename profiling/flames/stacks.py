@@ -69,17 +69,19 @@ CALLS = {
 """The functions of the C library that make these calls, under all names that it has for them."""
 _LINES = [
     ("log", re.compile(r"\bos\.write\(")),
-    ("send", re.compile(r"\.send(?:all|to|msg)?\(|(?:transport|writer)\.write\(|map\(transmit")),
+    ("send", re.compile(r"\.send(?:all|to|msg)?\(|(?:transport|writer|member)\.write\(|map\(transmit")),
     ("recv", re.compile(r"\.recv(?:_into|from|msg)?\(|\.accept\(")),
     ("wait", re.compile(r"\bselect\.select\(|\b_?(?:epoll|selector|poll)\.(?:poll|select)\(")),
     ("wait", re.compile(r"\b_select\(")),
     ("ring", re.compile(r"_syscall\(ENTER,")),
 ]
 _LOG = {"say", "visible", "log"}
+_CODECS = {"lowlevel/protocol.py", "stages/v5/sock_chat/codec.py"}
 _PARSE = {"next_line", "readline", "readuntil", "feed_data", "feed", "data_received"}
 _ROOM = {"handle", "broadcast", "send", "try_send", "flush", "set_interest", "receive"}
 _LOOP = re.compile(
     r"lowlevel/(?:reactor|\w+_backend|connection|readiness|acceptor|uring/\w+)\.py"
+    r"|stages/v5/sock_chat/(?:tcp|tls|turns|server|store)\.py"
     r"|(?:asyncio|uvloop|concurrent)/.*|(?:selectors|threading|socket)\.py|loop\.c|\w*uv\w*\.c"
 )
 
@@ -155,7 +157,7 @@ def kind(stack: str) -> str:
         return "rest"
     if name in _LOG and python.file != "lowlevel/room.py":
         return "log"
-    if python.file == "lowlevel/protocol.py" or name in _PARSE:
+    if python.file in _CODECS or name in _PARSE:
         return "parse"
     if frames[-1].native and _LOOP.fullmatch(frames[-1].file):
         return "loop"
@@ -163,7 +165,8 @@ def kind(stack: str) -> str:
         return "room"
     if _LOOP.fullmatch(python.file) or name in {"turn", "run", "poll"}:
         return "loop"
-    return "room" if name in _ROOM else "rest"
+    ours = python.file.startswith("stages/v5/sock_chat/")
+    return "room" if ours or name in _ROOM else "rest"
 
 
 def shares(stacks: Stacks) -> dict[str, float]:
