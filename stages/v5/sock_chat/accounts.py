@@ -25,7 +25,7 @@ from sock_chat.limits import Throttle
 from sock_chat.names import Nick
 from sock_chat.registry import Table
 from sock_chat.services import Check
-from sock_chat.store import Job, Post, Store
+from sock_chat.store import Job, Post, Store, leave_signals
 
 MEMORY = 19456  # KiB
 TIME = 2
@@ -59,7 +59,7 @@ class LocalAccounts:
         self._post = post
         self._throttle = Throttle()
         self._hasher = PasswordHasher(TIME, MEMORY, PARALLELISM, type=Type.ID)
-        self._pool = ThreadPoolExecutor(THREADS, "hash", _be_nice)
+        self._pool = ThreadPoolExecutor(THREADS, "hash", _prepare_thread)
         self._waiting = 0
         self._accounts: dict[str, Account] = {}  # by the folded nick
         for folded, *account in store.wait(_load):
@@ -156,8 +156,9 @@ class LocalAccounts:
         self._pool.submit(run)
 
 
-def _be_nice() -> None:
+def _prepare_thread() -> None:
     """Linux has a niceness for each thread."""
+    leave_signals()
     os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
 
 

@@ -66,7 +66,8 @@ def make_chat(
 
 def _set_alarm(signum: int, frame: object) -> None:
     """Then the process ends, whatever holds it up: a stdout that takes nothing, for one."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # at exit a second one would kill
+    # At exit a second one would kill.
+    signal.pthread_sigmask(signal.SIG_BLOCK, (*STOP_SIGNALS, signal.SIGHUP))
     signal.setitimer(signal.ITIMER_REAL, STOP_TIME)
 
 

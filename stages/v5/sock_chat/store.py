@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import signal
 import sqlite3
 from collections.abc import Callable
 from concurrent import futures
@@ -115,6 +116,7 @@ class Store:
             self._unlock()
 
     def _run(self) -> None:
+        leave_signals()
         database = self._database
         while order := self._orders.get():
             try:
@@ -134,6 +136,12 @@ class Store:
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
+
+
+def leave_signals() -> None:
+    """Leave them to the main thread, which blocks them at the end. The kernel would give them to
+    this one then, and what the loop has restored is that they kill."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
 
 
 def _lock(path: str) -> int:
