@@ -69,7 +69,8 @@ CALLS = {
 """The functions of the C library that make these calls, under all names that it has for them."""
 _LINES = [
     ("log", re.compile(r"\bos\.write\(")),
-    ("send", re.compile(r"\.send(?:all|to|msg)?\(|(?:transport|writer|member)\.write\(|map\(transmit")),
+    ("send", re.compile(r"\.send(?:all|to|msg)?\(|map\(transmit")),
+    ("send", re.compile(r"(?:transport|writer|member)\.write\(")),
     ("recv", re.compile(r"\.recv(?:_into|from|msg)?\(|\.accept\(")),
     ("wait", re.compile(r"\bselect\.select\(|\b_?(?:epoll|selector|poll)\.(?:poll|select)\(")),
     ("wait", re.compile(r"\b_select\(")),
