@@ -84,7 +84,8 @@ class RingTeller:
                         word = member.place * WORDS
                         words[word + ADDRESS] = address_of(part)
                         words[word + LENGTH_AND_FLAGS] = len(part) | FLAGS << 32
-                self._completions.ring.queue(sends[: count * SQE_SIZE])
+                with sends[: count * SQE_SIZE] as queued:  # released: a view forbids to resize
+                    self._completions.ring.queue(queued)
         for member in list(self._behind):
             part = instead.get(member, data)
             if part:
