@@ -9,13 +9,7 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, Optional, Tuple
 from lowlevel.acceptor import Acceptor
 from lowlevel.reactor import Backend, Reactor, Unavailable
 from lowlevel.room import Flush, Room
-from lowlevel.system import (
-    RESERVE,
-    listen,
-    port_number,
-    prepare_process,
-    say,
-)
+from lowlevel.system import RESERVE, listen, port_number, prepare_process, say
 
 if TYPE_CHECKING:
     from lowlevel.uring.completion import Completions

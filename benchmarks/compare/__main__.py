@@ -2,7 +2,7 @@
 
 Of v1 and v2, which tell nobody, only what an idle client costs is measured.
 
-    python -m benchmarks.compare                # all that is installed; under 30 minutes
+    python -m benchmarks.compare                # all that is installed; under 20 minutes
     python -m benchmarks.compare --rounds 1     # one round of everything; under 5 minutes
     python -m benchmarks.compare --servers epoll,v4,c
     python -m benchmarks.compare --from benchmarks/results/comparison.json   # measures nothing
@@ -25,20 +25,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
-if __name__ == "__main__":  # then the first place to import from is this folder
-    sys.path[0] = str(ROOT)
-
-from benchmarks.compare import figures, samples, tables  # noqa: E402
-from benchmarks.harness.compiled import no_compiler  # noqa: E402
-from benchmarks.harness.cpus import pinned, two_cpus  # noqa: E402
-from benchmarks.harness.environment import environment  # noqa: E402
-from benchmarks.harness.files import OutputError, output_folder  # noqa: E402
-from benchmarks.harness.flood import SOURCE  # noqa: E402
-from benchmarks.harness.process import descriptor_limit_raised  # noqa: E402
-from benchmarks.harness.roster import PEERS, PeerError  # noqa: E402
-from benchmarks.harness.server import BROADCASTING, SERVERS, SILENT, TLS, VARIANTS  # noqa: E402
-from benchmarks.harness.server import missing as missing_server  # noqa: E402
+from benchmarks.compare import figures, samples, tables
+from benchmarks.harness.compiled import no_compiler
+from benchmarks.harness.cpus import pinned, two_cpus
+from benchmarks.harness.environment import environment
+from benchmarks.harness.files import ROOT, OutputError, output_folder
+from benchmarks.harness.flood import SOURCE
+from benchmarks.harness.process import descriptor_limit_raised
+from benchmarks.harness.roster import PEERS, PeerError
+from benchmarks.harness.server import BROADCASTING, SERVERS, SILENT, TLS, VARIANTS
+from benchmarks.harness.server import missing as missing_server
 
 NAMES = (*SILENT, *BROADCASTING, *PEERS, *VARIANTS)
 LOADS: Sequence[tuple[str, int]] = (

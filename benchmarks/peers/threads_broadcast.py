@@ -84,6 +84,7 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     threading.stack_size(256 << 10)  # 15,000 stacks of the usual 8 MiB would be 120 GB of addresses
     with ChatServer(("127.0.0.1", port), Chat) as server:
+        # It goes to select() as it is, and typeshed knows numbers only.
         server.serve_forever(poll_interval=None)  # type: ignore[arg-type]
 
 

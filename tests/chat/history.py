@@ -105,6 +105,6 @@ class History:
 def texts_in(path: Path) -> list[tuple[int, str]]:
     with closing(sqlite3.connect(path)) as database:
         return database.execute(
-            "SELECT value ->> 'position', value ->> 'text' FROM said, json_each(messages)"
+            "SELECT value ->> 'position', value ->> 'text' FROM chunks, json_each(messages)"
             " ORDER BY 1"
         ).fetchall()

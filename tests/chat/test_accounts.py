@@ -111,6 +111,9 @@ def test_forget(serve: Serve, tmp_path: Path) -> None:
     assert forget("ANA") == (0, "")
     assert not hashes(path)
     assert forget("2")[0] == 2
+    path = tmp_path / "typo.db"
+    assert forget("ana") == (1, f"No se puede usar {path}: No such file or directory\n")
+    assert not path.exists()
 
 
 def test_three_tries_and_ten_a_minute(serve: Serve) -> None:

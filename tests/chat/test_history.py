@@ -103,10 +103,12 @@ def test_a_database_that_cannot_be_used(
     path.parent.mkdir()
     prepare(path)
     before = path.read_bytes() if path.is_file() else b""
+    lock = Path(f"{path}.lock")
     with pytest.raises(StoreError) as info:
         History(path)
     assert str(info.value) == f"No se puede usar {path}: {reason}"
     assert (path.read_bytes() if path.is_file() else b"") == before
+    assert not lock.is_file() or prepare in (make_future, make_foreign), "beside somebody's file"
 
 
 def test_one_server_a_file(tmp_path: Path) -> None:
@@ -318,7 +320,7 @@ def test_the_journal_of_a_server_shrinks_when_a_reader_has_gone(tmp_path: Path) 
     journal = tmp_path / "chat.db-wal"
     with closing(sqlite3.connect(history.path, isolation_level=None)) as reader:
         reader.execute("BEGIN")
-        reader.execute("SELECT count(*) FROM said").fetchone()
+        reader.execute("SELECT count(*) FROM chunks").fetchone()
         while journal.stat().st_size < 3 * JOURNAL_SIZE // 2:
             history.say(*["x" * 4000] * 300)
             history.disk.turn()

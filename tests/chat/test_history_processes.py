@@ -199,7 +199,7 @@ def test_a_backup_of_a_running_server_is_whole(tmp_path: Path, start: Start) -> 
     for _ in range(20):
         process.answer()
     with closing(sqlite3.connect(tmp_path / "chat.db")) as database:
-        while not database.execute("SELECT total(count) FROM said").fetchone()[0]:
+        while not database.execute("SELECT total(count) FROM chunks").fetchone()[0]:
             process.answer()
         database.execute("VACUUM INTO ?", (str(tmp_path / "copy.db"),))
     process.kill()

@@ -52,7 +52,7 @@ def test_a_stdout_that_takes_nothing_holds_up_neither_the_stop_nor_the_history(
             os.close(reading)
             os.close(writing)
     with closing(sqlite3.connect(database)) as history:
-        (text,) = history.execute("SELECT group_concat(messages) FROM said").fetchone()
+        (text,) = history.execute("SELECT group_concat(messages) FROM chunks").fetchone()
     assert '"hola"' in str(text)
 
 

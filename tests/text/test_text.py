@@ -68,6 +68,15 @@ def test_client_of_v3_is_that_of_v2() -> None:
     assert v2.read_bytes() == v3.read_bytes()
 
 
+def test_pipe_of_v5_speaks_to_its_streams_as_the_client_of_v4() -> None:
+    """But for how it ends: what it has of the terminal's it gives back."""
+    stages = ROOT / "stages"
+    ours = (stages / "v5/sock_chat/client/pipe.py").read_text().replace(" end(1)", " os._exit(1)")
+    for name in ("say", "read_keyboard"):
+        body = re.compile(rf"^def {name}\(.*?(?=^\S|\Z)", re.MULTILINE | re.DOTALL)
+        assert body.findall(ours) == body.findall((stages / "v4/client.py").read_text()) != []
+
+
 def test_lowlevel_has_the_functions_of_the_stages() -> None:
     """system.py is what they repeat, and uvloop_server.py is v4."""
     stage, copies = functions("v4"), functions("system")

@@ -314,8 +314,8 @@ def test_compare_interrupted(tmp_path: Path, whom: str) -> None:
     """Ctrl-C while a server is measured: exit status 130, one line, no file, no process."""
     options = ["--servers", "epoll,v4", "--output", str(tmp_path)]
     process = subprocess.Popen(
-        [sys.executable, str(ROOT / "benchmarks" / "compare"), *options],
-        cwd=tmp_path,
+        [sys.executable, "-m", "benchmarks.compare", *options],
+        cwd=ROOT,
         env={**os.environ, "SOCK_CHAT_TEST": str(tmp_path)},
         stderr=subprocess.PIPE,
         encoding="utf-8",

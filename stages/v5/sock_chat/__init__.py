@@ -12,6 +12,6 @@ None of these modules knows a socket, a loop or a clock. What they need of the w
 them: a connection is a `link`, what they ask for and have to wait for stands in `services`.
 
 The world is `tcp` and `tls`, with `proxy` before them; `turns`, which says when a turn ends; the
-`store` and what is `kept` in it; and the `server` that has them all, which `launch` makes of the
+`store` and the `storage` in it; and the `server` that has them all, which `launch` makes of the
 `config`.
 """

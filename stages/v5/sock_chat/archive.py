@@ -3,7 +3,7 @@
 A row is a chunk of what was said in a room, up to CHUNK messages, in JSON: in a busy room a row for
 each message would cost more than all the sending. Any SQLite can take it apart:
 
-    SELECT room, value ->> 'at', value ->> 'nick', value ->> 'text' FROM said, json_each(messages)
+    SELECT room, value ->> 'at', value ->> 'nick', value ->> 'text' FROM chunks, json_each(messages)
 
 How far the positions may have come is `reserved`. What is not certain to be there any more, up to
 `forgotten`: it was removed, or lost.
@@ -58,14 +58,14 @@ def begin(database: sqlite3.Connection) -> State:
     """Reserve positions, and see what there is."""
     database.execute("BEGIN IMMEDIATE")
     epoch, reserved, forgotten = database.execute("SELECT * FROM log").fetchone()
-    size, last = database.execute("SELECT total(count), max(last) FROM said").fetchone()
+    size, last = database.execute("SELECT total(count), max(last) FROM chunks").fetchone()
     if reserved != (last or 0):  # it was killed, or has lost what came last
         forgotten = reserved
     note = Note(reserved + BLOCK, forgotten)
     database.execute("UPDATE log SET reserved = ?, forgotten = ?", note)
     newest: list[tuple[str, list[Said]]] = []
     loaded, first = 0, 1
-    rows = "SELECT position, count, room, messages FROM said ORDER BY position DESC"
+    rows = "SELECT position, count, room, messages FROM chunks ORDER BY position DESC"
     with closing(database.execute(rows)) as cursor:
         for position, count, room, messages in cursor:
             first = position
@@ -74,7 +74,7 @@ def begin(database: sqlite3.Connection) -> State:
             if loaded >= LOADED:
                 break
     # Chunks of several rooms that were written together overlap.
-    older = "SELECT max(last) FROM said WHERE position < ?"
+    older = "SELECT max(last) FROM chunks WHERE position < ?"
     floor = database.execute(older, (first,)).fetchone()[0] or 0
     return State(epoch, reserved, note, int(size), newest[::-1], floor)
 
@@ -88,7 +88,7 @@ def write(batch: Sequence[Lines], database: sqlite3.Connection) -> None:
     values = [value for chunk in _chunks(batch) for value in chunk]
     if values:
         rows = ", ".join(["(?, ?, ?, ?, ?)"] * (len(values) // 5))
-        database.execute(f"INSERT OR REPLACE INTO said VALUES {rows}", values)
+        database.execute(f"INSERT OR REPLACE INTO chunks VALUES {rows}", values)
 
 
 def _chunks(batch: Sequence[Lines]) -> Iterator[tuple[int, int, int, str, str]]:
@@ -111,7 +111,7 @@ def write_and_note(
     write(batch, database)
     removed, newest = 0, 0
     with closing(
-        database.execute("SELECT position, last, count FROM said ORDER BY position")
+        database.execute("SELECT position, last, count FROM chunks ORDER BY position")
     ) as cursor:
         for position, last, count in cursor:
             if removed + count > excess:
@@ -119,7 +119,7 @@ def write_and_note(
             removed += count
             newest = position
             note = Note(note.reserved, max(note.forgotten, last))
-    database.execute("DELETE FROM said WHERE position <= ?", (newest,))
+    database.execute("DELETE FROM chunks WHERE position <= ?", (newest,))
     database.execute("UPDATE log SET reserved = ?, forgotten = ?", note)
     return removed, note
 
@@ -130,7 +130,7 @@ def select(
     """The newest messages of a room between two positions, the first left out; oldest first."""
     parts: list[list[Said]] = []
     missing = count
-    rows = "SELECT position, messages FROM said WHERE room = ? AND position <= ?"
+    rows = "SELECT position, messages FROM chunks WHERE room = ? AND position <= ?"
     with closing(database.execute(f"{rows} ORDER BY position DESC", (room, upto))) as cursor:
         for position, messages in cursor:
             parts.append([s for s in _decode(messages) if since < s.position <= upto])

@@ -48,7 +48,7 @@ class Journal:
             "disconnected", line, address=address, nick=nick, room=room, reason=reason.value
         )
 
-    def told(self, turn: Turn) -> None:
+    def record(self, turn: Turn) -> None:
         """What was said in a turn; for --log-messages."""
         for _, event in turn.entries:
             if isinstance(event, Said):

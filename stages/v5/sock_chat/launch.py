@@ -13,8 +13,8 @@ from contextlib import suppress
 from functools import partial
 
 from sock_chat.config import Config
-from sock_chat.kept import Kept, forget
 from sock_chat.server import Door, Server
+from sock_chat.storage import Storage, forget
 from sock_chat.store import StoreError
 from sock_chat.system import RESERVE, listen, prepare_process
 from sock_chat.tcp import Connection
@@ -42,7 +42,7 @@ def main(config: Config) -> str | None:
         server = Server(config, _doors(config, context), limit, context)
     except (Refusal, StoreError) as error:
         return str(error)
-    signal.signal(signal.SIGALRM, partial(_end, server.kept))
+    signal.signal(signal.SIGALRM, partial(_end, server.storage))
     try:
         if config.loop == "asyncio":
             asyncio.run(server.serve())
@@ -51,16 +51,16 @@ def main(config: Config) -> str | None:
 
             uvloop.run(server.serve())
     finally:
-        server.kept.close()
+        server.storage.close()
     signal.setitimer(signal.ITIMER_REAL, 0)  # of the stop
     return None
 
 
-def _end(kept: Kept, signum: int, frame: object) -> None:
+def _end(storage: Storage, signum: int, frame: object) -> None:
     """The alarm of a stop that is held up, as by a stdout that takes nothing: what has been heard
     is written all the same."""
     with suppress(StoreError):
-        kept.log.save(LAST_CHANCE)
+        storage.log.save(LAST_CHANCE)
     os._exit(0)
 
 

@@ -30,13 +30,13 @@ class Rooms:
         clock: Callable[[], float],
         today: Callable[[], datetime],
         begin: Callable[[], None],
-        told: Callable[[Turn], None] | None = None,
+        record: Callable[[Turn], None] | None = None,
     ):
         self._log = log
         self._clock = clock
         self._today = today
         self._begin = begin
-        self._told = told
+        self._record = record
         self._begun: list[Room] = []  # in the order in which their turns have begun
         self._recent: Recent[Ack | list[Member]] = Recent(REPEATED)
         self.general = self._create(GENERAL)
@@ -123,8 +123,8 @@ class Rooms:
         if room is None:  # made on another server
             room = self._rooms[turn.room] = self._create(turn.room)
         room.deliver(turn)
-        if self._told:
-            self._told(turn)
+        if self._record:
+            self._record(turn)
         self._end(room)
 
     def _end(self, room: Room) -> None:

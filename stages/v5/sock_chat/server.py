@@ -19,19 +19,13 @@ from sock_chat import names, service_manager
 from sock_chat.chat import Chat
 from sock_chat.config import Config
 from sock_chat.journal import Journal
-from sock_chat.kept import Kept
 from sock_chat.limits import ConnectionLimiter
 from sock_chat.link import Reason
 from sock_chat.log import Turn
 from sock_chat.proxy import HeaderReader, is_trusted
 from sock_chat.rooms import Rooms
-from sock_chat.system import (
-    BACKLOG,
-    RESERVE,
-    STDERR,
-    say,
-    visible,
-)
+from sock_chat.storage import Storage
+from sock_chat.system import BACKLOG, RESERVE, STDERR, say, visible
 from sock_chat.tcp import Connection
 from sock_chat.tls import make_context
 from sock_chat.turns import Turns
@@ -47,15 +41,18 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def make_chat(
-    config: Config, kept: Kept, begin: Callable[[], None], told: Callable[[Turn], None] | None
+    config: Config,
+    storage: Storage,
+    begin: Callable[[], None],
+    record: Callable[[Turn], None] | None,
 ) -> Chat:
     """Everything that sessions share."""
     return Chat(
-        rooms=Rooms(kept.log, time.monotonic, today, begin, told),
-        log=kept.log,
-        names=kept.names,
-        accounts=kept.accounts,
-        people=kept.people,
+        rooms=Rooms(storage.log, time.monotonic, today, begin, record),
+        log=storage.log,
+        names=storage.names,
+        accounts=storage.accounts,
+        people=storage.people,
         clock=time.monotonic,
         today=today,
         operators=frozenset(nick.folded for each in config.operator if (nick := names.parse(each))),
@@ -98,15 +95,15 @@ class Server:
         self.context = context
         self.loop: asyncio.AbstractEventLoop
         self.turns = Turns(lambda: self.chat.rooms.flush())
-        self.kept = Kept(
+        self.storage = Storage(
             config,
             post=lambda call: self.loop.call_soon_threadsafe(call),
             later=lambda seconds, call: self.loop.call_later(seconds, call),
             report=lambda line: say(visible(line)),
         )
         self.journal = Journal(config, today)
-        told = self.journal.told if self.journal.wants_messages else None
-        self.chat = make_chat(config, self.kept, self.turns.begin, told)
+        record = self.journal.record if self.journal.wants_messages else None
+        self.chat = make_chat(config, self.storage, self.turns.begin, record)
         self._doors = doors
         self._limit = limit - RESERVE
         self._connections: set[Connection] = set()

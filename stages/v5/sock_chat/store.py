@@ -26,14 +26,15 @@ from typing import Any, NamedTuple, TypeVar
 
 MEMORY = ":memory:"
 VERSION = 1
+HEADER = b"SQLite format 3\0"  # fileformat2.html
 SCHEMA = """
 CREATE TABLE log (epoch TEXT NOT NULL, reserved INTEGER NOT NULL, forgotten INTEGER NOT NULL);
 INSERT INTO log VALUES (lower(hex(randomblob(8))), 0, 0);
 
 -- What was said in a room, a chunk in a row. position, last: of its first message and its last one.
-CREATE TABLE said (position INTEGER PRIMARY KEY, last INTEGER NOT NULL, count INTEGER NOT NULL,
+CREATE TABLE chunks (position INTEGER PRIMARY KEY, last INTEGER NOT NULL, count INTEGER NOT NULL,
     room TEXT NOT NULL, messages TEXT NOT NULL);
-CREATE INDEX said_in_room ON said (room); -- and in the order of the positions, as every index
+CREATE INDEX chunks_of_room ON chunks (room); -- and in the order of the positions, as every index
 
 CREATE TABLE accounts (folded TEXT PRIMARY KEY, shown TEXT NOT NULL, hash TEXT NOT NULL);
 CREATE TABLE bans (who TEXT PRIMARY KEY, until INTEGER NOT NULL, minutes INTEGER NOT NULL)"""
@@ -65,6 +66,7 @@ class Store:
         self._lock = -1
         try:
             if path != MEMORY:
+                _refuse_stranger(path)
                 self._lock = _lock(path)
             self._database = _open(path)
         except (OSError, sqlite3.Error, StoreError) as error:
@@ -142,6 +144,14 @@ def leave_signals() -> None:
     """Leave them to the main thread, which blocks them at the end. The kernel would give them to
     this one then, and what the loop has restored is that they kill."""
     signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
+
+
+def _refuse_stranger(path: str) -> None:
+    """A file that is no database stays as it is, and gets no lock beside it."""
+    if os.path.exists(path):
+        with open(path, "r+b", buffering=0) as file:
+            if not os.path.isfile(path) or file.read(len(HEADER)) not in (b"", HEADER):
+                raise StoreError("file is not a database")
 
 
 def _lock(path: str) -> int:

@@ -1,9 +1,11 @@
 """What a server that is alone keeps: history, accounts and bans in one database, and in its memory
 who holds which nick."""
 
+import os
 import secrets
 import time
 from collections.abc import Callable
+from errno import ENOENT
 
 from sock_chat import accounts, names
 from sock_chat.accounts import LocalAccounts
@@ -15,7 +17,7 @@ from sock_chat.sqlite_log import SqliteLog
 from sock_chat.store import MEMORY, Post, Store, StoreError
 
 
-class Kept:
+class Storage:
     """post: calls a function in the loop, from another thread. later: calls it after so many
     seconds. report: takes a line for the operator. Raises StoreError."""
 
@@ -48,6 +50,8 @@ def forget(path: str, shown: str) -> str | None:
     cannot, or, when there is none, that."""
     nick = names.parse(shown)
     assert nick
+    if not os.path.exists(path):  # a server would make it
+        return f"No se puede usar {path}: {os.strerror(ENOENT)}"
     try:
         store = Store(path, post=lambda call: None)
         count = store.wait(accounts.forget(nick))
