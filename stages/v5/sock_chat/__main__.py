@@ -9,9 +9,13 @@ from typing import Dict, Optional, Union
 PACKAGES = {  # of the extra `chat`, by the names of their modules
     "argon2": "argon2-cffi",
     "confusable_homoglyphs": "confusable-homoglyphs",
+    "h11": "h11",
     "msgspec": "msgspec",
+    "nats": "nats-py",
     "precis_i18n": "precis-i18n",
+    "prometheus_client": "prometheus-client",
     "uvloop": "uvloop",
+    "websockets": "websockets",
 }
 CLIENT_PACKAGES = {**PACKAGES, "prompt_toolkit": "prompt-toolkit"}
 
