@@ -23,6 +23,7 @@ class Reason(Enum):
     STOPPING = "el servidor se cierra"
     SLOW = "lector lento"
     NO_TLS = "sin TLS"
+    NO_BUS = "demasiado tiempo sin el bus"
     BAD_HEADER = "cabecera PROXY mal formada"
 
 

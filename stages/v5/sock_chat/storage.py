@@ -38,6 +38,14 @@ class Storage:
         self.accounts = LocalAccounts(self._store, self.names.owned, time.monotonic, post)
         self.people = LocalPeople(self._store, self.names, time.monotonic, time.time, report)
 
+    healthy = True
+
+    async def start(self) -> None:
+        """In the loop, before anybody is let in. Raises StoreError."""
+
+    async def finish(self, timeout: float) -> None:
+        """When all sessions have been stopped."""
+
     def close(self) -> None:
         """After the loop: write what there is to be written."""
         self.accounts.close()

@@ -1,0 +1,117 @@
+"""What the servers of one chat keep together (`storage` is for one alone): history in a stream of
+NATS, names, accounts and bans in a bucket of it; and what becomes of the clients while NATS is
+away, and of a server that was taken for dead."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import datetime, timezone
+
+from sock_chat import names
+from sock_chat.bucket import Bucket
+from sock_chat.bus import INTERVALS, Bus
+from sock_chat.bus_accounts import BusAccounts
+from sock_chat.bus_names import BusNames
+from sock_chat.bus_people import BusPeople
+from sock_chat.config import Config
+from sock_chat.events import Notice
+from sock_chat.jetstream_log import JetStreamLog
+from sock_chat.lease import Leases
+from sock_chat.store import Post, StoreError
+from sock_chat.wire import Subjects
+
+AWAY = "El chat espera a su bus."
+
+
+class BusStorage:
+    """The same as storage.Storage."""
+
+    def __init__(
+        self,
+        config: Config,
+        post: Post,
+        later: Callable[[float, Callable[[], None]], object],
+        report: Callable[[str], None],
+    ):
+        self._config = config
+        self._report = report
+        self._bus = Bus(config.bus, Subjects(config.bus_name), INTERVALS, self._away, self._back)
+        self._bucket = Bucket(self._bus)
+        self.log = JetStreamLog(self._bus, _today, report, self._lost)
+        self.names = BusNames(self._bus, self._bucket, self.log)
+        self.accounts = BusAccounts(self._bus, self._bucket, self.names, time.monotonic, post)
+        self.people = BusPeople(self._bus, self._bucket, self.names, time.monotonic, time.time)
+        self.log.numbers = self.names
+        self._leases = Leases(self._bus, self._bucket, self.log.replica, self.names.clear)
+        self.names.leases = self._leases
+
+    @property
+    def healthy(self) -> bool:
+        return not self._bus.is_away
+
+    async def start(self) -> None:
+        """Come to know the others, and to be known. Raises StoreError."""
+        await self.log.open(self._config.keep, self._config.bus_replicas)
+        try:
+            await asyncio.wait_for(self._begin(), self._bus.intervals.lease)
+        except asyncio.TimeoutError:
+            raise StoreError(f"No se puede usar el bus {self._config.bus[0]}: no responde") from None
+
+    async def _begin(self) -> None:
+        await self._bucket.load()
+        replica = self.log.replica
+        for lease in self._leases.others():
+            if await self._leases.has_ended(lease):
+                replica.ended[lease] = {}
+            else:
+                replica.adopt(lease)
+        lease = await self._leases.take()
+        await self.people.listen(lease)
+        await self.log.start(lease)
+        self._bus.start()
+        self._leases.start()
+        with suppress(asyncio.TimeoutError):  # they tell it when they can
+            await asyncio.wait_for(self.log.introduced(), self._bus.intervals.members)
+
+    async def finish(self, timeout: float) -> None:
+        """All sessions have been stopped: have the others know it."""
+        self.names.is_stopping = True
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._finish(), timeout)
+        await self._bus.close()
+
+    async def _finish(self) -> None:
+        await self.log.finish()
+        await self._leases.write_end(self._leases.own)
+
+    def close(self) -> None:
+        self.accounts.close()
+
+    def _away(self) -> None:
+        self._report("El bus no responde.")
+        for session in self.names:
+            if session.room:
+                session.tell(Notice(AWAY))
+
+    def _back(self) -> None:
+        self._report("El bus responde.")
+        self._leases.resume()
+        self.log.resume()
+
+    def _lost(self) -> None:
+        """Go on under a new lease, without those who had come in."""
+        self._report("Los demás servidores han dado a este por muerto.")
+        self.names.lose()
+        self._bus.do(self._renew())
+
+    async def _renew(self) -> None:
+        lease = await self._leases.take()
+        await self.people.listen(lease)
+        self.log.begin(lease)
+
+
+def _today() -> datetime:
+    return datetime.fromtimestamp(int(time.time()), timezone.utc)

@@ -1,0 +1,308 @@
+"""What this server writes to the stream, until it has read it there.
+
+Messages have numbers and many are under way. One that is read leaves the queue. Should one be lost
+on the way, those behind it are void for everybody (`replica`), this server reads that, too, and
+writes all again from the lost one on, under ids that JetStream has not seen. After an outage all
+that has not been read is written again with the same ids: what had arrived comes no second time.
+
+A message that JetStream refuses is told to have been refused. What is left of it, that clients come
+and go, has its number and is tried again until it is taken; as long as that fails, what is said
+is refused at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+import msgspec
+import nats.errors
+from nats.aio.msg import Msg
+
+from sock_chat.bus import Bus
+from sock_chat.events import RoomEvent, Said
+from sock_chat.log import Author, Speaker, Turn
+from sock_chat.wire import (
+    MAX_ENTRIES,
+    Entry,
+    Evicted,
+    LeftEntry,
+    Members,
+    Numbered,
+    Person,
+    RenamedEntry,
+    SaidEntry,
+    Started,
+    Turned,
+    encode,
+    to_entry,
+)
+
+WINDOW = 256  # messages under way
+QUEUE_SIZE = 2 << 20  # bytes of messages that were not read yet; with more nobody is read from
+OVERHEAD = 1024  # of max_payload, for headers
+PEOPLE = 1000  # in a message
+REFUSED = "No se ha dicho: el bus no lo toma."
+NOT_NOW = {10008, 10009}  # codes of JetStream's: it is temporarily unavailable, or has no leader
+
+
+class Problem(msgspec.Struct):
+    err_code: int = 0
+    description: str = ""
+
+
+class Answer(msgspec.Struct):
+    error: Problem | None = None
+
+
+class Parcel:
+    """A message with a number. turn: what it tells, if it is one.
+    is_delivered: that has happened here already."""
+
+    __slots__ = ("is_delivered", "message", "payload", "subject", "turn")
+
+    def __init__(self, subject: str, message: Numbered, turn: Turn | None = None):
+        self.subject = subject
+        self.message = message
+        self.payload = encode(message)
+        self.turn = turn
+        self.is_delivered = False
+
+    def strip(self) -> None:
+        """Leave out what was said, which has been refused; the rest has happened."""
+        assert self.turn and isinstance(self.message, Turned)
+        self.turn = self.turn._replace(entries=_without_messages(self.turn))
+        self.message.entries = [e for e in self.message.entries if not isinstance(e, SaidEntry)]
+        self.payload = encode(self.message)
+        self.is_delivered = True
+
+
+def _without_messages(turn: Turn) -> list[tuple[Author, RoomEvent]]:
+    return [entry for entry in turn.entries if not isinstance(entry[1], Said)]
+
+
+class Outbox:
+    """refuse: called with a turn and why it has not happened."""
+
+    def __init__(
+        self, bus: Bus, refuse: Callable[[Turn, str], None], report: Callable[[str], None]
+    ):
+        self._bus = bus
+        self._refuse = refuse
+        self._report = report
+        self._lease = ""
+        self._next = 1  # number
+        self._attempt = 0
+        self._queue: deque[Parcel] = deque()
+        self._under_way = 0  # of the queue, its first ones
+        self._size = 0
+        self._people: dict[int, Person] = {}  # when all in the queue has happened
+        self._blocked: set[Speaker] = set()
+        self._refusing = False
+        self._written = asyncio.Event()  # there may be something to be sent
+        self._empty = asyncio.Event()
+        self._inbox = ""  # for acknowledgements
+        self._moved = 0.0  # when something of it was read last, or sent
+
+    async def start(self) -> None:
+        self._inbox = self._bus.client.new_inbox()
+        await self._bus.client.subscribe(f"{self._inbox}.*.*", cb=self._acknowledge)
+        self._bus.do(self._send())
+        self._bus.do(self._watch())
+
+    def begin(self, lease: str) -> None:
+        """Write under this lease, that the server is there first."""
+        self._lease, self._next, self._attempt = lease, 1, 0
+        self._put(Started(lease, self._number()))
+
+    # What is written
+
+    def evict(self, lease: str, author: int) -> None:
+        self._put(Evicted(self._lease, self._number(), lease, author))
+
+    def introduce(self) -> None:
+        """Say who is here."""
+        people = list(self._people.values())
+        for start in range(0, len(people) or 1, PEOPLE):
+            part = people[start : start + PEOPLE]
+            more = start + PEOPLE < len(people)
+            self._put(Members(self._lease, self._number(), more, part))
+
+    def add(self, turn: Turn, number: Callable[[Author], int]) -> None:
+        if self._refusing:
+            self._refuse(turn, REFUSED)
+            turn = turn._replace(entries=_without_messages(turn))
+        entries = [to_entry(number(author), event) for author, event in turn.entries]
+        for entry in entries:
+            if isinstance(entry, LeftEntry):
+                self.forget(entry.author)
+            elif not isinstance(entry, SaidEntry):
+                nick = entry.to if isinstance(entry, RenamedEntry) else entry.nick
+                self._people[entry.author] = Person(entry.author, nick, turn.room)
+        if entries:
+            self._split(turn, entries, self._refusing)
+
+    def forget(self, author: int) -> None:
+        """Somebody has left, whatever the queue says."""
+        self._people.pop(author, None)
+
+    def _split(self, turn: Turn, entries: list[Entry], is_delivered: bool) -> None:
+        """A message, or two if it is too long for one."""
+        at = int(turn.at.timestamp())
+        message = Turned(self._lease, self._next, at, turn.room, entries)
+        parcel = Parcel(self._bus.subjects.room(turn.room), message, turn)
+        parcel.is_delivered = is_delivered
+        fits = len(parcel.payload) <= self._bus.max_payload - OVERHEAD
+        if len(entries) > 1 and (len(entries) > MAX_ENTRIES or not fits):
+            half = len(entries) // 2
+            first, second = turn.entries[:half], turn.entries[half:]
+            self._split(turn._replace(entries=first), entries[:half], is_delivered)
+            self._split(turn._replace(entries=second), entries[half:], is_delivered)
+            return
+        self._number()
+        if not fits:
+            self._refuse(turn, REFUSED)
+            parcel.strip()
+        self._queue_up(parcel)
+
+    def _number(self) -> int:
+        self._next += 1
+        return self._next - 1
+
+    def _put(self, message: Numbered) -> None:
+        self._queue_up(Parcel(self._bus.subjects.server(self._lease), message))
+
+    def _queue_up(self, parcel: Parcel) -> None:
+        self._queue.append(parcel)
+        self._size += len(parcel.payload)
+        self._empty.clear()
+        self._written.set()
+
+    def full(self, author: Speaker) -> bool:
+        if self._bus.is_away or self._size > QUEUE_SIZE:
+            self._blocked.add(author)
+            return True
+        return False
+
+    def wake(self) -> None:
+        blocked, self._blocked = self._blocked, set()
+        for author in blocked:
+            author.wake()
+
+    # What is read
+
+    def take(self, message: Numbered) -> Parcel | None:
+        """It has been read. None: it is not the one that comes next."""
+        if not self._queue or message.number != self._queue[0].message.number:
+            return None
+        parcel = self._queue.popleft()
+        self._under_way = max(0, self._under_way - 1)
+        self._size -= len(parcel.payload)
+        self._moved = time.monotonic()
+        if self._blocked and self._size < QUEUE_SIZE // 2:
+            self.wake()
+        if self._queue:
+            self._written.set()
+        else:
+            self._empty.set()
+        self._accept()
+        return parcel
+
+    def rewind(self, number: int, message_id: str) -> None:
+        """A message of ours is void: those from the first that is missing on are sent again."""
+        first = self._queue[0].message.number if self._queue else number
+        if number > first and message_id.endswith(f"-{self._attempt}"):
+            self._attempt += 1
+            self.resend()
+
+    def resend(self) -> None:
+        self._under_way = 0
+        self._written.set()
+        self.wake()
+
+    def strand(self) -> tuple[Sequence[Turn], Sequence[Person]]:
+        """The lease is over: what of the queue has to be told here, messages left out, and who is
+        in the rooms after that. Nobody else gets to know of it."""
+        waiting = [parcel.turn for parcel in self._queue if parcel.turn and not parcel.is_delivered]
+        people = list(self._people.values())
+        self._queue.clear()
+        self._people.clear()
+        self._under_way = self._size = 0
+        self._empty.set()
+        self.wake()
+        return [turn._replace(entries=_without_messages(turn)) for turn in waiting], people
+
+    async def drained(self) -> None:
+        """Until nothing waits to be read."""
+        await self._empty.wait()
+
+    # NATS
+
+    async def _send(self) -> None:
+        while True:
+            await self._written.wait()
+            self._written.clear()
+            with suppress(nats.errors.Error):  # the bus sees to it
+                await self._send_queue()
+
+    async def _send_queue(self) -> None:
+        while self._under_way < min(len(self._queue), 1 if self._refusing else WINDOW):
+            if self._bus.is_recovering:
+                return
+            if not self._under_way:
+                self._moved = time.monotonic()
+            parcel = self._queue[self._under_way]
+            self._under_way += 1
+            number = parcel.message.number
+            await self._bus.client.publish(
+                parcel.subject,
+                parcel.payload,
+                reply=f"{self._inbox}.{number}.{self._attempt}",
+                headers={"Nats-Msg-Id": f"{self._lease}-{number}-{self._attempt}"},
+            )
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(self._bus.intervals.answer / 2)
+            late = time.monotonic() - self._moved > 2 * self._bus.intervals.answer
+            if self._under_way and late and not self._refusing:
+                self._moved = time.monotonic()
+                self._bus.recover()
+
+    async def _acknowledge(self, message: Msg) -> None:
+        if not message.data:  # nobody is there who would take it
+            self._bus.recover()
+            return
+        _, number, attempt = message.subject.rsplit(".", 2)
+        error = msgspec.json.decode(message.data, type=Answer).error
+        if error is None:
+            if self._queue and int(number) == self._queue[0].message.number:
+                self._accept()
+        elif error.err_code in NOT_NOW:
+            self._bus.recover()
+        elif int(attempt) == self._attempt:
+            self._begin_refusing(error.description)
+
+    def _begin_refusing(self, reason: str) -> None:
+        """Nobody counts what may have been stored of the queue, for its first message was not."""
+        if not self._refusing:
+            self._refusing = True
+            self._report(f"El bus no toma lo que se dice: {reason}")
+        self._attempt += 1
+        self._under_way = 0
+        for parcel in list(self._queue):
+            if parcel.turn and not parcel.is_delivered:
+                self._refuse(parcel.turn, REFUSED)
+                self._size -= len(parcel.payload)
+                parcel.strip()
+                self._size += len(parcel.payload)
+        asyncio.get_running_loop().call_later(self._bus.intervals.retry, self._written.set)
+
+    def _accept(self) -> None:
+        if self._refusing:
+            self._refusing = False
+            self._report("El bus vuelve a tomar lo que se dice.")
+            self._written.set()
