@@ -24,7 +24,7 @@ from typing import Protocol, cast
 from sock_chat.chat import Chat, Visit
 from sock_chat.codec import LINES, Codec, LineDecoder
 from sock_chat.limits import is_loopback
-from sock_chat.link import HIGH_WATER, LOW_WATER, Reason
+from sock_chat.link import HIGH_WATER, LOW_WATER, Kind, Reason
 from sock_chat.session import NEVER, Session
 from sock_chat.turns import Turns
 
@@ -68,6 +68,7 @@ class Connection(asyncio.BufferedProtocol):
         "_reading", "_reason", "_send", "address", "name", "session", "transport", "write",
     )  # fmt: skip
     codec: Codec = LINES
+    kind = Kind.LINES
 
     def __init__(self, owner: Owner):
         self._owner = owner
@@ -211,7 +212,6 @@ class Connection(asyncio.BufferedProtocol):
         assert self.session
         if self._expiry:
             self._expiry.cancel()
-            self._expiry = None
         self._deadline = self.session.deadline
         if self._deadline != NEVER:
             delay = self._deadline - self._owner.chat.clock()
