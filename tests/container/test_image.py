@@ -86,7 +86,7 @@ def test_it_is_nobody_who_may_nothing(run: Run) -> None:
     assert "ro" in options["/"] and "rw" in options["/data"]
 
 
-def test_data_outlives_the_container(run: Run, volume: str) -> None:
+def test_data_outlives_the_container(volume: str, run: Run) -> None:
     server = run("--volume", f"{volume}:/data")
     ana = Guest(server, "ana")
     ana.say(f"/register {PASSWORD}", "hola")
