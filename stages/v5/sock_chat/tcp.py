@@ -74,8 +74,7 @@ class Connection(asyncio.BufferedProtocol):
         self._owner = owner
         self._decoder = LineDecoder()
         self._reason: Reason | None = None  # why it is closed
-        self._reading = True
-        self._input_ended = False
+        self._reading, self._input_ended = True, False
         self._next: asyncio.Handle | None = None  # the session's next run()
         self._look: asyncio.Handle | None = None  # while it is not read
         self._end: asyncio.Handle | None = None  # aborts what does not end by itself
@@ -209,9 +208,10 @@ class Connection(asyncio.BufferedProtocol):
         self._next = loop.call_later(delay, self._run) if delay else loop.call_soon(self._run)
 
     def _keep_deadline(self) -> None:
-        assert self.session
         if self._expiry:
             self._expiry.cancel()
+            self._expiry = None
+        assert self.session
         self._deadline = self.session.deadline
         if self._deadline != NEVER:
             delay = self._deadline - self._owner.chat.clock()
