@@ -69,7 +69,7 @@ class HashedAccounts:
         self._throttle = Throttle()
         self._hasher = PasswordHasher(TIME, MEMORY, PARALLELISM, type=Type.ID)
         self._pool = ThreadPoolExecutor(THREADS, "hash", _prepare_thread)
-        self._waiting = 0
+        self.waiting = 0  # passwords, for a thread
         self._accounts: dict[str, Account] = {}  # by the folded nick
 
     def _keep(self, change: Change, done: Done) -> None:
@@ -85,7 +85,7 @@ class HashedAccounts:
         account, began = self._accounts.get(nick.folded), self._clock()
         if account is None:
             done(Check.NO_OWNER)
-        elif self._waiting >= QUEUE or not self._throttle.begin(address, began):
+        elif self.waiting >= QUEUE or not self._throttle.begin(address, began):
             done(Check.TOO_MANY)
         else:
 
@@ -152,7 +152,7 @@ class HashedAccounts:
         for somebody waits for it."""
 
         def finish(result: T | None) -> None:
-            self._waiting -= 1
+            self.waiting -= 1
             done(result)
 
         def run() -> None:
@@ -162,7 +162,7 @@ class HashedAccounts:
             with suppress(RuntimeError):  # the loop has ended
                 self._post(partial(finish, result))
 
-        self._waiting += 1
+        self.waiting += 1
         self._pool.submit(run)
 
 
