@@ -118,5 +118,3 @@ class Bucket:
                     return last.seq
                 raise Conflict
             await asyncio.sleep(self._bus.intervals.retry)
-
-

@@ -149,9 +149,7 @@ class Bus:
             await asyncio.sleep(self.intervals.retry)  # a cluster has no leader yet
 
     def reader(self, stream: str, deliver: Callable[[int, Any], None]) -> StreamReader:
-        reader = StreamReader(
-            self.client, stream, deliver, self.recover, self.intervals.heartbeat
-        )
+        reader = StreamReader(self.client, stream, deliver, self.recover, self.intervals.heartbeat)
         self._readers.append(reader)
         return reader
 

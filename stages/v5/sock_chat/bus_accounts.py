@@ -36,9 +36,10 @@ class BusAccounts(HashedAccounts):
             folded = self._nicks[key] = names.fold(account.shown)
             self._add(folded, account)
         elif folded := self._nicks.pop(key, ""):
-            account = self._accounts.pop(folded, None)
-            if account and (nick := names.parse(account.shown)):
+            known = self._accounts.get(folded)
+            if known and (nick := names.parse(known.shown)):
                 self._owned.discard(nick)
+            self._accounts.pop(folded, None)
 
     def _keep(self, change: Change, done: Done) -> None:
         self._bus.do(self._write(change, done))
@@ -48,7 +49,7 @@ class BusAccounts(HashedAccounts):
         value = encode(change.account) if change.account else None
         while True:
             there = self._accounts.get(change.nick.folded) if key in self._nicks else None
-            if (there is None) != change.fresh or (change.old and there and there.hash != change.old):
+            if (there is None) != change.fresh or change.old not in ("", there and there.hash):
                 done(False)
                 return
             try:
@@ -60,7 +61,7 @@ class BusAccounts(HashedAccounts):
             return
 
 
-async def forget(bucket: Bucket, folded: str) -> bool:
+async def remove_account(bucket: Bucket, folded: str) -> bool:
     """Remove the owner of a nick; whether there was one."""
     key = to_ascii(folded)
     if not bucket.has(KIND, key):

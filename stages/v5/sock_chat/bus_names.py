@@ -132,7 +132,7 @@ class BusNames:
         return self._numbers.get(cast(Holder, author), 0)
 
     def author(self, number: int) -> Author | None:
-        return self._holders.get(number)
+        return cast("Author | None", self._holders.get(number))
 
     def evict(self, author: Author) -> None:
         session = cast("Session", author)

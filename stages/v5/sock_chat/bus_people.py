@@ -20,6 +20,7 @@ from sock_chat.bucket import Bucket, Conflict
 from sock_chat.bus import Bus
 from sock_chat.bus_names import BusNames
 from sock_chat.events import Private
+from sock_chat.jetstream_log import JetStreamLog
 from sock_chat.limits import Recent, party
 from sock_chat.names import Nick
 from sock_chat.services import Ban, Holder
@@ -39,6 +40,7 @@ class Request(msgspec.Struct, array_like=True):
     author: int
     private: Private | None
     reason: str
+    after: int = 0  # the sequence up to which it has to have heard the rooms
 
 
 decode_request = msgspec.msgpack.Decoder(Request).decode
@@ -56,12 +58,14 @@ class BusPeople:
         self,
         bus: Bus,
         bucket: Bucket,
+        log: JetStreamLog,
         names: BusNames,
         clock: Callable[[], float],
         date: Callable[[], float],
     ):
         self._bus = bus
         self._bucket = bucket
+        self._log = log
         self._names = names
         self._clock = clock
         self._date = date
@@ -81,7 +85,12 @@ class BusPeople:
         self._subscription = await self._bus.client.subscribe(subject, cb=self._obey)
 
     async def _obey(self, message: Msg) -> None:
-        request, now = decode_request(message.data), self._clock()
+        self._bus.do(self._answer(message))
+
+    async def _answer(self, message: Msg) -> None:
+        request = decode_request(message.data)
+        await self._log.reach(request.after)
+        now = self._clock()
         answer = self._done.get(request.id, now)
         if answer is None:
             session = self._names.session(request.author)
@@ -103,14 +112,16 @@ class BusPeople:
         if held is None:
             done(False)
         elif session := self._names.local(held):
-            done(_do(request, session))
+            self._log.settle(lambda: done(not session.ended and _do(request, session)))
         else:
-            self._bus.do(self._send(nick, held.who, request, done))
+            who = held.who
+            self._log.settle(lambda: self._bus.do(self._send(nick, who, request, done)))
 
     async def _send(
         self, nick: Nick, who: tuple[str, int], request: Request, done: Callable[[bool], None]
     ) -> None:
         """Until it is answered, or he is not there any more."""
+        request.after = self._log.sequence
         subject, data = self._bus.subjects.to(who[0]), encode(request)
         while (held := self._names.find(nick)) and held.who == who:
             await self._bus.wait()

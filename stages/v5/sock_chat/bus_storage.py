@@ -10,13 +10,14 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime, timezone
 
-from sock_chat import names
+from sock_chat import bus, names
 from sock_chat.bucket import Bucket
-from sock_chat.bus import INTERVALS, Bus
-from sock_chat.bus_accounts import BusAccounts
+from sock_chat.bus import Bus, Intervals
+from sock_chat.bus_accounts import BusAccounts, remove_account
 from sock_chat.bus_names import BusNames
 from sock_chat.bus_people import BusPeople
 from sock_chat.config import Config
+from sock_chat.counters import Counters
 from sock_chat.events import Notice
 from sock_chat.jetstream_log import JetStreamLog
 from sock_chat.lease import Leases
@@ -35,15 +36,25 @@ class BusStorage:
         post: Post,
         later: Callable[[float, Callable[[], None]], object],
         report: Callable[[str], None],
+        counters: Counters,
+        intervals: Intervals | None = None,
     ):
         self._config = config
         self._report = report
-        self._bus = Bus(config.bus, Subjects(config.bus_name), INTERVALS, self._away, self._back)
+        self._bus = Bus(
+            config.bus,
+            Subjects(config.bus_name),
+            intervals or bus.INTERVALS,
+            self._away,
+            self._back,
+        )
         self._bucket = Bucket(self._bus)
         self.log = JetStreamLog(self._bus, _today, report, self._lost)
         self.names = BusNames(self._bus, self._bucket, self.log)
         self.accounts = BusAccounts(self._bus, self._bucket, self.names, time.monotonic, post)
-        self.people = BusPeople(self._bus, self._bucket, self.names, time.monotonic, time.time)
+        self.people = BusPeople(
+            self._bus, self._bucket, self.log, self.names, time.monotonic, time.time
+        )
         self.log.numbers = self.names
         self._leases = Leases(self._bus, self._bucket, self.log.replica, self.names.clear)
         self.names.leases = self._leases
@@ -58,7 +69,7 @@ class BusStorage:
         try:
             await asyncio.wait_for(self._begin(), self._bus.intervals.lease)
         except asyncio.TimeoutError:
-            raise StoreError(f"No se puede usar el bus {self._config.bus[0]}: no responde") from None
+            raise StoreError(f"El bus {self._config.bus[0]} no responde") from None
 
     async def _begin(self) -> None:
         await self._bucket.load()
@@ -103,6 +114,8 @@ class BusStorage:
 
     def _lost(self) -> None:
         """Go on under a new lease, without those who had come in."""
+        if self.names.is_stopping:
+            return  # it has said itself that it ends
         self._report("Los demás servidores han dado a este por muerto.")
         self.names.lose()
         self._bus.do(self._renew())
@@ -115,3 +128,27 @@ class BusStorage:
 
 def _today() -> datetime:
     return datetime.fromtimestamp(int(time.time()), timezone.utc)
+
+
+def forget_on_bus(config: Config) -> str | None:
+    """storage.forget(), whatever servers run."""
+
+    async def forget(folded: str) -> bool:
+        subjects = Subjects(config.bus_name)
+        connection = Bus(config.bus, subjects, bus.INTERVALS, lambda: None, lambda: None)
+        await connection.connect(config.keep, config.bus_replicas)
+        bucket = Bucket(connection)
+        await bucket.load()
+        try:
+            return await remove_account(bucket, folded)
+        finally:
+            await connection.close()
+
+    nick = names.parse(config.forget)
+    assert nick
+    try:
+        return (
+            None if asyncio.run(forget(nick.folded)) else f"El apodo {nick.shown} no tiene dueño."
+        )
+    except StoreError as error:
+        return str(error)

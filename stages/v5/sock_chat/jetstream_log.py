@@ -99,9 +99,28 @@ class JetStreamLog:
         self.replica.adopt(lease, own=True)
         self._outbox.begin(lease)
 
+    @property
+    def queue(self) -> tuple[int, int]:
+        return self._outbox.waiting
+
+    def save(self, timeout: float) -> None:
+        """Nothing waits for a disk of this server's."""
+
     async def introduced(self) -> None:
         """Until all other servers have said who is there."""
         await self._introduced.wait()
+
+    def settle(self, call: Callable[[], None]) -> None:
+        """Call it when all that has been said here so far has been heard."""
+        self._outbox.settle(call)
+
+    @property
+    def sequence(self) -> int:
+        """Of the stream, up to which it has been read."""
+        return self._reader.last
+
+    async def reach(self, sequence: int) -> None:
+        await self._reader.reach(sequence)
 
     async def finish(self) -> None:
         """Wait until all that was written has been read."""

@@ -16,7 +16,7 @@ from sock_chat.config import Config
 from sock_chat.server import Door, Server
 from sock_chat.storage import Storage, forget
 from sock_chat.store import StoreError
-from sock_chat.system import RESERVE, listen, prepare_process
+from sock_chat.system import BACKLOG, RESERVE, listen, prepare_process
 from sock_chat.tcp import Connection
 from sock_chat.tls import TlsConnection, make_context
 
@@ -33,7 +33,7 @@ def main(config: Config) -> str | None:
     """Serve. Returns why it cannot, for sys.exit()."""
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # Server says what is to be said
     if config.forget:
-        return forget(config.db, config.forget)
+        return _forget(config)
     limit = prepare_process()
     if limit < 3 * RESERVE:  # the loop and the database have some, too
         return f"El límite de {limit} descriptores no deja sitio a nadie"
@@ -50,10 +50,20 @@ def main(config: Config) -> str | None:
             import uvloop
 
             uvloop.run(server.serve())
+    except StoreError as error:
+        return str(error)
     finally:
         server.storage.close()
     signal.setitimer(signal.ITIMER_REAL, 0)  # of the stop
     return None
+
+
+def _forget(config: Config) -> str | None:
+    if not config.bus:
+        return forget(config.db, config.forget)
+    from sock_chat.bus_storage import forget_on_bus
+
+    return forget_on_bus(config)
 
 
 def _end(storage: Storage, signum: int, frame: object) -> None:
@@ -74,9 +84,9 @@ def _context(config: Config) -> ssl.SSLContext | None:
 
 
 def _doors(config: Config, context: ssl.SSLContext | None) -> Sequence[Door]:
-    doors = [Door(READY, _listen(config.host, config.port))]
+    doors = [Door(READY, _listen(config, config.port))]
     if context:
-        doors.insert(0, Door(READY_TLS, _listen(config.host, config.tls_port), _over_tls))
+        doors.insert(0, Door(READY_TLS, _listen(config, config.tls_port), _over_tls))
     return doors
 
 
@@ -85,8 +95,20 @@ def _over_tls(server: Server) -> Connection:
     return TlsConnection(server, server.context)
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def _listen(config: Config, port: int) -> socket.socket:
+    host = config.host
     try:
-        return listen(host, port)
+        return _share(host, port) if config.reuse_port else listen(host, port)
     except (OSError, UnicodeError) as error:
         raise Refusal(f"No se puede escuchar en {(host, port)}: {error}") from None
+
+
+def _share(host: str, port: int) -> socket.socket:
+    """As listen(), on a port that other processes of this user listen on, too. The kernel has a
+    queue for each, and chooses by a hash of both addresses and ports: who comes in is spread, but
+    what waits in the queue of a process that ends is reset."""
+    family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    listener = socket.create_server(address, family=family, backlog=BACKLOG, reuse_port=True)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener

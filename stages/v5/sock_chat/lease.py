@@ -59,15 +59,11 @@ class Watch:
         if now - self._own > 2 * self._interval:
             self.begin(now)
         self._own = now
-        living = [
-            lease for lease, last in self._renewed.items() if now - last < self._limit
-        ]
+        living = [lease for lease, last in self._renewed.items() if now - last < self._limit]
         rank = sorted({*living, own}).index(own)
         limit = self._limit + rank * self._interval
         return [
-            lease
-            for lease, last in self._renewed.items()
-            if lease != own and now - last >= limit
+            lease for lease, last in self._renewed.items() if lease != own and now - last >= limit
         ]
 
 

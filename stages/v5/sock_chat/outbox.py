@@ -104,6 +104,8 @@ class Outbox:
         self._refusing = False
         self._written = asyncio.Event()  # there may be something to be sent
         self._empty = asyncio.Event()
+        self._empty.set()
+        self._settling: list[tuple[int, Callable[[], None]]] = []
         self._inbox = ""  # for acknowledgements
         self._moved = 0.0  # when something of it was read last, or sent
 
@@ -187,6 +189,10 @@ class Outbox:
             return True
         return False
 
+    @property
+    def waiting(self) -> tuple[int, int]:
+        return len(self._queue), self._size
+
     def wake(self) -> None:
         blocked, self._blocked = self._blocked, set()
         for author in blocked:
@@ -202,6 +208,8 @@ class Outbox:
         self._under_way = max(0, self._under_way - 1)
         self._size -= len(parcel.payload)
         self._moved = time.monotonic()
+        while self._settling and self._settling[0][0] <= message.number:
+            self._settling.pop(0)[1]()
         if self._blocked and self._size < QUEUE_SIZE // 2:
             self.wake()
         if self._queue:
@@ -232,8 +240,18 @@ class Outbox:
         self._people.clear()
         self._under_way = self._size = 0
         self._empty.set()
+        settling, self._settling = self._settling, []
+        for _, call in settling:
+            call()
         self.wake()
         return [turn._replace(entries=_without_messages(turn)) for turn in waiting], people
+
+    def settle(self, call: Callable[[], None]) -> None:
+        """Call it when all that has been written so far has been read, or nobody will read it."""
+        if self._queue:
+            self._settling.append((self._next - 1, call))
+        else:
+            call()
 
     async def drained(self) -> None:
         """Until nothing waits to be read."""

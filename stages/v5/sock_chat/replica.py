@@ -164,7 +164,9 @@ class Replica:
 
     def _leave(self, lease: str, people: Iterable[Person], now: datetime) -> list[Turn]:
         return [
-            Turn(room, now, [(self._author(lease, each.author), Left(each.nick)) for each in members])
+            Turn(
+                room, now, [(self._author(lease, each.author), Left(each.nick)) for each in members]
+            )
             for room, members in _by_room(people)
         ]
 
@@ -174,4 +176,3 @@ def _by_room(people: Iterable[Person]) -> Iterable[tuple[str, list[Person]]]:
     for person in people:
         rooms.setdefault(person.room, []).append(person)
     return rooms.items()
-

@@ -25,7 +25,7 @@ from sock_chat.link import Reason
 from sock_chat.log import Turn
 from sock_chat.proxy import HeaderReader, is_trusted
 from sock_chat.rooms import Rooms
-from sock_chat.storage import Storage
+from sock_chat.storage import Storage, storage_class
 from sock_chat.system import BACKLOG, RESERVE, STDERR, say, visible
 from sock_chat.tcp import Connection
 from sock_chat.tls import make_context
@@ -100,7 +100,7 @@ class Server:
         self.started = time.time()
         self.counters = Counters()
         self.turns = Turns(lambda: self.chat.rooms.flush())
-        self.storage = Storage(
+        self.storage = storage_class(config)(
             config,
             post=lambda call: self.loop.call_soon_threadsafe(call),
             later=lambda seconds, call: self.loop.call_later(seconds, call),
@@ -163,6 +163,10 @@ class Server:
         self._forget(connection)
         self.journal.gone(connection, reason)
 
+    @property
+    def healthy(self) -> bool:
+        return self.storage.healthy
+
     # From the start to the stop
 
     async def serve(self) -> None:
@@ -185,6 +189,7 @@ class Server:
         self.loop = self.turns.loop = asyncio.get_running_loop()
         self.loop.set_exception_handler(self._complain)
         self._listening = []
+        await self.storage.start()
         for door in self._doors:
             for name, value in KEEPALIVE.items():  # accepted sockets inherit them
                 door.listener.setsockopt(socket.IPPROTO_TCP, name, value)
@@ -209,6 +214,7 @@ class Server:
             else:
                 connection.transport.abort()
         self.chat.rooms.flush()
+        await self.storage.finish(deadline - self.loop.time())
         while self.connections and self.loop.time() < deadline:
             await asyncio.sleep(0.01)
         for connection in list(self.connections):

@@ -14,8 +14,9 @@ from datetime import datetime, timezone
 from typing import NamedTuple
 
 import msgspec
+from msgspec import UNSET
 
-from sock_chat.events import UNSET, Joined, Left, Renamed, RoomEvent, Said
+from sock_chat.events import Joined, Left, Renamed, RoomEvent, Said
 
 POSITIONS = 1000  # of a message of the stream; nothing takes the first of them
 MAX_ENTRIES = POSITIONS - 1
