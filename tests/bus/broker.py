@@ -9,8 +9,9 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from benchmarks.harness.process import DEADLINE, Lines, accepts, free_port, starter, wait_until
 
@@ -173,8 +174,8 @@ class ThreadedLink:
     async def _start(self, port: int) -> Link:
         return await Link(port).start()
 
-    def do(self, function, *arguments):  # type: ignore[no-untyped-def]
-        async def call():  # type: ignore[no-untyped-def]
+    def do(self, function: Callable[..., Any], *arguments: object) -> Any:
+        async def call() -> Any:
             result = function(*arguments)
             return await result if asyncio.iscoroutine(result) else result
 

@@ -10,8 +10,8 @@ import pytest
 
 from benchmarks.harness.process import free_port
 from benchmarks.harness.server import Server
-from tests.bus.conftest import SERVE, Serve
 from tests.bus.broker import Nats
+from tests.bus.conftest import SERVE, Serve
 from tests.chat.conftest import Guest
 
 PASSWORD = "correct horse"
@@ -133,8 +133,8 @@ def test_an_owner_is_forgotten_while_servers_run(pair: tuple[Server, Server], na
     ana = Guest(one, "ana")
     ana.say(f"/register {PASSWORD}", "/quit")
     ana.lines("* El apodo ana es tuyo.")
-    name = one.process.args[one.process.args.index("--bus-name") + 1]  # type: ignore[union-attr,index]
-    options = ["--bus", nats.url, "--bus-name", str(name), "--forget", "ana"]
+    name = one.name.partition("--bus-name ")[2].split()[0]
+    options = ["--bus", nats.url, "--bus-name", name, "--forget", "ana"]
     forget = [sys.executable, "-m", "sock_chat", *options]
     assert subprocess.run(forget, check=False).returncode == 0
     done = subprocess.run(forget, capture_output=True, text=True, check=False)

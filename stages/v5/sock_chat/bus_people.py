@@ -24,7 +24,6 @@ from sock_chat.jetstream_log import JetStreamLog
 from sock_chat.limits import Recent, party
 from sock_chat.names import Nick
 from sock_chat.services import Ban, Holder
-from sock_chat.session import Session
 from sock_chat.wire import BanValue, decode_ban, encode, to_ascii
 
 KIND = "ban"
@@ -93,10 +92,17 @@ class BusPeople:
         now = self._clock()
         answer = self._done.get(request.id, now)
         if answer is None:
-            session = self._names.session(request.author)
-            answer = YES if session and _do(request, session) else NO
+            answer = YES if self._do(request) else NO
             self._done.put(request.id, answer, now)
         await message.respond(answer)
+
+    def _do(self, request: Request) -> bool:
+        session = self._names.clients.session(request.author)
+        if session and request.private:
+            session.tell(request.private)
+        elif session:
+            session.kick(request.reason)
+        return session is not None
 
     def tell(self, nick: Nick, event: Private, done: Callable[[bool], None]) -> None:
         self._ask(nick, event, "", done)
@@ -107,12 +113,12 @@ class BusPeople:
     def _ask(
         self, nick: Nick, private: Private | None, reason: str, done: Callable[[bool], None]
     ) -> None:
-        held = self._names.find(nick)
+        held = self._names.claims.find(nick)
         request = Request(secrets.token_hex(8), held.claim.author if held else 0, private, reason)
         if held is None:
             done(False)
-        elif session := self._names.local(held):
-            self._log.settle(lambda: done(not session.ended and _do(request, session)))
+        elif self._names.local(held):
+            self._log.settle(lambda: done(self._do(request)))
         else:
             who = held.who
             self._log.settle(lambda: self._bus.do(self._send(nick, who, request, done)))
@@ -123,7 +129,7 @@ class BusPeople:
         """Until it is answered, or he is not there any more."""
         request.after = self._log.sequence
         subject, data = self._bus.subjects.to(who[0]), encode(request)
-        while (held := self._names.find(nick)) and held.who == who:
+        while (held := self._names.claims.find(nick)) and held.who == who:
             await self._bus.wait()
             with suppress(nats.errors.Error):
                 reply = await self._bus.client.request(subject, data, timeout=ANSWER_TIME)
@@ -152,7 +158,7 @@ class BusPeople:
             return
         self._who[key] = ban.who
         self._bans[ban.who] = Active(ban, self._clock() + left)
-        for session in self._names:
+        for session in self._names.clients:
             nick = session.nick.folded if session.nick else ""
             is_by = self._names.who(session) == (ban.lease, ban.author)
             if not is_by and ban.who in (nick, party(session.address)):
@@ -165,7 +171,7 @@ class BusPeople:
         if isinstance(who, str):
             banned.append(party(who))
         else:
-            if held := self._names.find(who):
+            if held := self._names.claims.find(who):
                 banned.append(party(held.claim.address))
             if self._names.owned.get(who):
                 banned.append(who.folded)
@@ -205,11 +211,3 @@ class BusPeople:
         now = self._clock()
         self._bans = {who: ban for who, ban in self._bans.items() if ban.end > now}
         done([Ban(who, ceil((ban.end - now) / 60)) for who, ban in sorted(self._bans.items())])
-
-
-def _do(request: Request, session: Session) -> bool:
-    if request.private:
-        session.tell(request.private)
-    else:
-        session.kick(request.reason)
-    return True

@@ -55,7 +55,7 @@ class BusStorage:
         self.people = BusPeople(
             self._bus, self._bucket, self.log, self.names, time.monotonic, time.time
         )
-        self.log.numbers = self.names
+        self.log.numbers = self.names.clients
         self._leases = Leases(self._bus, self._bucket, self.log.replica, self.names.clear)
         self.names.leases = self._leases
 
@@ -103,7 +103,7 @@ class BusStorage:
 
     def _away(self) -> None:
         self._report("El bus no responde.")
-        for session in self.names:
+        for session in self.names.clients:
             if session.room:
                 session.tell(Notice(AWAY))
 

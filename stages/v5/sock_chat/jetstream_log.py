@@ -197,7 +197,7 @@ class JetStreamLog:
 
     def _lose(self, number: int) -> None:
         """A client of this server has been evicted: it ends, and is waiting for what follows."""
-        self._outbox.forget(number)
+        self._outbox.packer.people.pop(number, None)
         author = self.numbers.author(number)
         if author is not None:
             self.numbers.evict(author)

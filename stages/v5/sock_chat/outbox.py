@@ -23,28 +23,13 @@ import nats.errors
 from nats.aio.msg import Msg
 
 from sock_chat.bus import Bus
-from sock_chat.events import RoomEvent, Said
 from sock_chat.log import Author, Speaker, Turn
-from sock_chat.wire import (
-    MAX_ENTRIES,
-    Entry,
-    Evicted,
-    LeftEntry,
-    Members,
-    Numbered,
-    Person,
-    RenamedEntry,
-    SaidEntry,
-    Started,
-    Turned,
-    encode,
-    to_entry,
-)
+from sock_chat.packing import Packer, Parcel, without_messages
+from sock_chat.wire import Numbered, Person
 
 WINDOW = 256  # messages under way
 QUEUE_SIZE = 2 << 20  # bytes of messages that were not read yet; with more nobody is read from
 OVERHEAD = 1024  # of max_payload, for headers
-PEOPLE = 1000  # in a message
 REFUSED = "No se ha dicho: el bus no lo toma."
 NOT_NOW = {10008, 10009}  # codes of JetStream's: it is temporarily unavailable, or has no leader
 
@@ -58,48 +43,21 @@ class Answer(msgspec.Struct):
     error: Problem | None = None
 
 
-class Parcel:
-    """A message with a number. turn: what it tells, if it is one.
-    is_delivered: that has happened here already."""
-
-    __slots__ = ("is_delivered", "message", "payload", "subject", "turn")
-
-    def __init__(self, subject: str, message: Numbered, turn: Turn | None = None):
-        self.subject = subject
-        self.message = message
-        self.payload = encode(message)
-        self.turn = turn
-        self.is_delivered = False
-
-    def strip(self) -> None:
-        """Leave out what was said, which has been refused; the rest has happened."""
-        assert self.turn and isinstance(self.message, Turned)
-        self.turn = self.turn._replace(entries=_without_messages(self.turn))
-        self.message.entries = [e for e in self.message.entries if not isinstance(e, SaidEntry)]
-        self.payload = encode(self.message)
-        self.is_delivered = True
-
-
-def _without_messages(turn: Turn) -> list[tuple[Author, RoomEvent]]:
-    return [entry for entry in turn.entries if not isinstance(entry[1], Said)]
-
-
 class Outbox:
     """refuse: called with a turn and why it has not happened."""
 
     def __init__(
         self, bus: Bus, refuse: Callable[[Turn, str], None], report: Callable[[str], None]
     ):
+        self.packer = Packer(bus.subjects)
         self._bus = bus
         self._refuse = refuse
         self._report = report
         self._lease = ""
-        self._next = 1  # number
         self._attempt = 0
         self._queue: deque[Parcel] = deque()
         self._under_way = 0  # of the queue, its first ones
         self._size = 0
-        self._people: dict[int, Person] = {}  # when all in the queue has happened
         self._blocked: set[Speaker] = set()
         self._refusing = False
         self._written = asyncio.Event()  # there may be something to be sent
@@ -116,68 +74,32 @@ class Outbox:
         self._bus.do(self._watch())
 
     def begin(self, lease: str) -> None:
-        """Write under this lease, that the server is there first."""
-        self._lease, self._next, self._attempt = lease, 1, 0
-        self._put(Started(lease, self._number()))
+        """Write under this lease."""
+        self._lease, self._attempt = lease, 0
+        self._put(self.packer.begin(lease))
 
     # What is written
 
     def evict(self, lease: str, author: int) -> None:
-        self._put(Evicted(self._lease, self._number(), lease, author))
+        self._put(self.packer.evict(lease, author))
 
     def introduce(self) -> None:
-        """Say who is here."""
-        people = list(self._people.values())
-        for start in range(0, len(people) or 1, PEOPLE):
-            part = people[start : start + PEOPLE]
-            more = start + PEOPLE < len(people)
-            self._put(Members(self._lease, self._number(), more, part))
+        for parcel in self.packer.introduce():
+            self._put(parcel)
 
     def add(self, turn: Turn, number: Callable[[Author], int]) -> None:
         if self._refusing:
             self._refuse(turn, REFUSED)
-            turn = turn._replace(entries=_without_messages(turn))
-        entries = [to_entry(number(author), event) for author, event in turn.entries]
-        for entry in entries:
-            if isinstance(entry, LeftEntry):
-                self.forget(entry.author)
-            elif not isinstance(entry, SaidEntry):
-                nick = entry.to if isinstance(entry, RenamedEntry) else entry.nick
-                self._people[entry.author] = Person(entry.author, nick, turn.room)
-        if entries:
-            self._split(turn, entries, self._refusing)
+            turn = turn._replace(entries=without_messages(turn))
+        if turn.entries:
+            max_size = self._bus.max_payload - OVERHEAD
+            for parcel in self.packer.pack(turn, number, max_size):
+                parcel.is_delivered = self._refusing
+                self._put(parcel)
+                if len(parcel.payload) > max_size:
+                    self._refuse_parcel(parcel)
 
-    def forget(self, author: int) -> None:
-        """Somebody has left, whatever the queue says."""
-        self._people.pop(author, None)
-
-    def _split(self, turn: Turn, entries: list[Entry], is_delivered: bool) -> None:
-        """A message, or two if it is too long for one."""
-        at = int(turn.at.timestamp())
-        message = Turned(self._lease, self._next, at, turn.room, entries)
-        parcel = Parcel(self._bus.subjects.room(turn.room), message, turn)
-        parcel.is_delivered = is_delivered
-        fits = len(parcel.payload) <= self._bus.max_payload - OVERHEAD
-        if len(entries) > 1 and (len(entries) > MAX_ENTRIES or not fits):
-            half = len(entries) // 2
-            first, second = turn.entries[:half], turn.entries[half:]
-            self._split(turn._replace(entries=first), entries[:half], is_delivered)
-            self._split(turn._replace(entries=second), entries[half:], is_delivered)
-            return
-        self._number()
-        if not fits:
-            self._refuse(turn, REFUSED)
-            parcel.strip()
-        self._queue_up(parcel)
-
-    def _number(self) -> int:
-        self._next += 1
-        return self._next - 1
-
-    def _put(self, message: Numbered) -> None:
-        self._queue_up(Parcel(self._bus.subjects.server(self._lease), message))
-
-    def _queue_up(self, parcel: Parcel) -> None:
+    def _put(self, parcel: Parcel) -> None:
         self._queue.append(parcel)
         self._size += len(parcel.payload)
         self._empty.clear()
@@ -235,21 +157,19 @@ class Outbox:
         """The lease is over: what of the queue has to be told here, messages left out, and who is
         in the rooms after that. Nobody else gets to know of it."""
         waiting = [parcel.turn for parcel in self._queue if parcel.turn and not parcel.is_delivered]
-        people = list(self._people.values())
+        people = list(self.packer.people.values())
         self._queue.clear()
-        self._people.clear()
         self._under_way = self._size = 0
         self._empty.set()
-        settling, self._settling = self._settling, []
-        for _, call in settling:
-            call()
+        while self._settling:
+            self._settling.pop(0)[1]()
         self.wake()
-        return [turn._replace(entries=_without_messages(turn)) for turn in waiting], people
+        return [turn._replace(entries=without_messages(turn)) for turn in waiting], people
 
     def settle(self, call: Callable[[], None]) -> None:
         """Call it when all that has been written so far has been read, or nobody will read it."""
         if self._queue:
-            self._settling.append((self._next - 1, call))
+            self._settling.append((self.packer.last, call))
         else:
             call()
 
@@ -312,12 +232,16 @@ class Outbox:
         self._attempt += 1
         self._under_way = 0
         for parcel in list(self._queue):
-            if parcel.turn and not parcel.is_delivered:
-                self._refuse(parcel.turn, REFUSED)
-                self._size -= len(parcel.payload)
-                parcel.strip()
-                self._size += len(parcel.payload)
+            self._refuse_parcel(parcel)
         asyncio.get_running_loop().call_later(self._bus.intervals.retry, self._written.set)
+
+    def _refuse_parcel(self, parcel: Parcel) -> None:
+        if parcel.turn and not parcel.is_delivered:
+            turn = parcel.turn
+            self._size -= len(parcel.payload)
+            parcel.strip()
+            self._size += len(parcel.payload)
+            self._refuse(turn, REFUSED)
 
     def _accept(self) -> None:
         if self._refusing:
