@@ -56,10 +56,14 @@ class BusNames:
 
     # The bucket
 
-    def _written(self, key: str, held: Held) -> None:
-        if held.claim.lease != self._log.lease and (own := self._own.pop(key, None)):
-            nick, holder = own  # taken over
-            holder.displace(nick)
+    def _written(self, key: str, held: Held, old: Held | None) -> None:
+        """A stranger can have it only after the end of this server's lease, which the stream tells;
+        whoever takes it over is the owner, or the same client."""
+        claim = held.claim
+        if claim.lease != self._log.lease and (own := self._own.pop(key, None)):
+            nick, holder = own
+            if claim.owner or (old and claim.token and claim.token == old.claim.token):
+                holder.displace(nick)
 
     async def clear(self, lease: str) -> None:
         """Remove the nicks of a lease that has ended. Its sessions can be resumed for a while."""
@@ -120,6 +124,7 @@ class BusNames:
         self, nick: Nick, holder: Holder, owner: bool, earlier: tuple[str, int] | None
     ) -> Verdict:
         """earlier: whose nick it may be as well."""
+        await self.leases.taken.wait()
         who = self._log.lease, self.clients.add(holder)
         own = (who, earlier)
         key, claim = to_ascii(nick.folded), self._claim(nick, holder, owner)

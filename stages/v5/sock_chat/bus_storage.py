@@ -79,9 +79,9 @@ class BusStorage:
                 replica.ended[lease] = {}
             else:
                 replica.adopt(lease)
-        lease = await self._leases.take()
-        await self.people.listen(lease)
-        await self.log.start(lease)
+        await self._leases.take()
+        await self.people.listen(self._leases.own)
+        await self.log.start(self._leases.own)
         self._bus.start()
         self._leases.start()
         with suppress(asyncio.TimeoutError):  # they tell it when they can
@@ -118,12 +118,13 @@ class BusStorage:
             return  # it has said itself that it ends
         self._report("Los demás servidores han dado a este por muerto.")
         self.names.lose()
+        self.log.begin(self._leases.renounce())
         self._bus.do(self._renew())
 
     async def _renew(self) -> None:
-        lease = await self._leases.take()
-        await self.people.listen(lease)
-        self.log.begin(lease)
+        await self._leases.take()
+        await self.people.listen(self._leases.own)
+        self.log.write()
 
 
 def _today() -> datetime:

@@ -34,14 +34,14 @@ class Held(NamedTuple):
 
 class Claims:
     """is_valid: whether the lease, and the session if it is one of this server's, is there.
-    taken_over: called with a key that another server has written."""
+    written: called with a key, how it is now, and how it was before."""
 
     def __init__(
         self,
         bus: Bus,
         bucket: Bucket,
         is_valid: Callable[[Held], bool],
-        written: Callable[[str, Held], None],
+        written: Callable[[str, Held, Held | None], None],
     ):
         self._bus = bus
         self._is_valid = is_valid
@@ -64,7 +64,7 @@ class Claims:
         self._taken.add(held.nick)
         if held.claim.token:
             self._keys[held.claim.token] = key
-        self._written(key, held)
+        self._written(key, held, old)
 
     def _gone_changed(self, token: str, value: bytes | None, revision: int) -> None:
         if value is None:

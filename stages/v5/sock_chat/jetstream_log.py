@@ -92,9 +92,11 @@ class JetStreamLog:
         """Read what there is, and write under this lease."""
         await self._outbox.start()
         self.begin(lease)
+        self.write()
         await self._reader.catch_up(await self._reader.restart())
 
     def begin(self, lease: str) -> None:
+        """What is said from now on is said under this lease, as soon as write() is called."""
         self.lease = lease
         self.replica.adopt(lease, own=True)
         self._outbox.begin(lease)
@@ -105,6 +107,9 @@ class JetStreamLog:
 
     def save(self, timeout: float) -> None:
         """Nothing waits for a disk of this server's."""
+
+    def write(self) -> None:
+        self._outbox.release()
 
     async def introduced(self) -> None:
         """Until all other servers have said who is there."""
@@ -226,6 +231,6 @@ class JetStreamLog:
             if author is not None:
                 left = [(author, Left(person.nick))]
                 turns = [*turns, Turn(person.room, self._today(), left)]
-        self._lost()
+        self._lost()  # which begins anew
         for turn in turns:
             self._deliver(turn)

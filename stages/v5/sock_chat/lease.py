@@ -77,7 +77,8 @@ class Leases:
         replica: Replica,
         clear: Callable[[str], Coroutine[Any, Any, None]],
     ):
-        self.own = ""
+        self.own = secrets.token_hex(8)
+        self.taken = asyncio.Event()  # the others can know of it
         self._bus = bus
         self._bucket = bucket
         self._replica = replica
@@ -100,11 +101,15 @@ class Leases:
     def others(self) -> list[str]:
         return [lease for lease in self._watch.leases if lease != self.own]
 
-    async def take(self) -> str:
-        """A new lease of this server's own."""
+    def renounce(self) -> str:
+        """From now on this server has another lease, which it has to take()."""
+        self.taken.clear()
         self.own = secrets.token_hex(8)
-        await self._bucket.put(KIND, self.own, b"", after=0)
         return self.own
+
+    async def take(self) -> None:
+        await self._bucket.put(KIND, self.own, b"", after=0)
+        self.taken.set()
 
     def start(self) -> None:
         self._watch.begin(time.monotonic())

@@ -18,29 +18,19 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-import msgspec
 import nats.errors
 from nats.aio.msg import Msg
 
 from sock_chat.bus import Bus
 from sock_chat.log import Author, Speaker, Turn
 from sock_chat.packing import Packer, Parcel, without_messages
-from sock_chat.wire import Numbered, Person
+from sock_chat.wire import Numbered, Person, decode_answer
 
 WINDOW = 256  # messages under way
 QUEUE_SIZE = 2 << 20  # bytes of messages that were not read yet; with more nobody is read from
 OVERHEAD = 1024  # of max_payload, for headers
 REFUSED = "No se ha dicho: el bus no lo toma."
 NOT_NOW = {10008, 10009}  # codes of JetStream's: it is temporarily unavailable, or has no leader
-
-
-class Problem(msgspec.Struct):
-    err_code: int = 0
-    description: str = ""
-
-
-class Answer(msgspec.Struct):
-    error: Problem | None = None
 
 
 class Outbox:
@@ -60,6 +50,7 @@ class Outbox:
         self._size = 0
         self._blocked: set[Speaker] = set()
         self._refusing = False
+        self._is_held = True
         self._written = asyncio.Event()  # there may be something to be sent
         self._empty = asyncio.Event()
         self._empty.set()
@@ -74,9 +65,13 @@ class Outbox:
         self._bus.do(self._watch())
 
     def begin(self, lease: str) -> None:
-        """Write under this lease."""
-        self._lease, self._attempt = lease, 0
+        """Write under this lease, once it is released."""
+        self._lease, self._attempt, self._is_held = lease, 0, True
         self._put(self.packer.begin(lease))
+
+    def release(self) -> None:
+        self._is_held = False
+        self._written.set()
 
     # What is written
 
@@ -188,7 +183,7 @@ class Outbox:
 
     async def _send_queue(self) -> None:
         while self._under_way < min(len(self._queue), 1 if self._refusing else WINDOW):
-            if self._bus.is_recovering:
+            if self._is_held or self._bus.is_recovering:
                 return
             if not self._under_way:
                 self._moved = time.monotonic()
@@ -215,7 +210,7 @@ class Outbox:
             self._bus.recover()
             return
         _, number, attempt = message.subject.rsplit(".", 2)
-        error = msgspec.json.decode(message.data, type=Answer).error
+        error = decode_answer(message.data).error
         if error is None:
             if self._queue and int(number) == self._queue[0].message.number:
                 self._accept()

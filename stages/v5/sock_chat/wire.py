@@ -131,6 +131,18 @@ class BanValue(msgspec.Struct, array_like=True, frozen=True):
     author: int
 
 
+class Problem(msgspec.Struct):
+    err_code: int = 0
+    description: str = ""
+
+
+class Answer(msgspec.Struct):
+    """JetStream's, to what is written."""
+
+    error: Problem | None = None
+
+
+decode_answer = msgspec.json.Decoder(Answer).decode
 encode = msgspec.msgpack.Encoder().encode
 decode_message = msgspec.msgpack.Decoder(Message).decode
 decode_claim = msgspec.msgpack.Decoder(Claim).decode
