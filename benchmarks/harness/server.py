@@ -151,6 +151,7 @@ class Server:
 
     tls: what a client at `address` goes by; None: it needs no TLS there.
     web: where the page is, and the WebSocket; None: nowhere.
+    websocket: whether a client at `address` is a browser.
     """
 
     tls: ssl.SSLContext | None = None
@@ -171,6 +172,7 @@ class Server:
     ):
         self.name = server
         self.asks = asks or server in ASKING
+        self.websocket = server in PEERS and PEERS[server].websocket
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         ours = SERVERS.get(server) or VARIANTS.get(server)
         if ours:

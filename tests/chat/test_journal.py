@@ -29,7 +29,7 @@ def test_a_stdout_that_takes_nothing_holds_up_neither_the_stop_nor_the_history(
     reading, writing = os.pipe()
     fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
     database = tmp_path / "chat.db"
-    command = [sys.executable, *SERVERS["v5"], "--port", "0", "--db", str(database)]
+    command = [sys.executable, *SERVERS["v5"], "--port", "0", "--no-web", "--db", str(database)]
     with subprocess.Popen(command, cwd=ROOT, stdout=writing) as process:
         try:
             ready = os.read(reading, 4096).decode()

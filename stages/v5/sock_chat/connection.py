@@ -2,16 +2,15 @@
 
 Reading. The kernel's bytes come READ_SIZE at a time, by way of one buffer for all connections.
 While input waits to be handled (the turn's budget is used up, the rate limit delays, an answer is
-awaited, the client does not read, the disk is behind) nothing more is read, so that no client has
-more than that in the server. But a loop that does not read sees no end either, neither FIN nor
-reset; so the kernel is asked for the state of the connection every LOOK seconds.
+awaited, the client does not read, the disk is behind) nothing more is read. But a loop that does
+not read sees neither FIN nor reset; so the kernel is asked for the state every LOOK seconds.
 
 Writing. What the kernel does not take waits in the transport. Below LOW_WATER nobody counts it:
-`write` is the transport's own. The transport calls pause_writing() when it has more, and until
-resume_writing() each write is counted, and the one that passes HIGH_WATER ends the client.
+`write` is the transport's own. From pause_writing(), when it has more, until resume_writing() each
+write is counted, and the one that passes HIGH_WATER ends the client.
 
-The end. A FIN ends what the client says, and nothing else: it is heard out, for HEARD_OUT seconds.
-Whoever is closed gets first what waits for it, for as long, or THROWN_OUT when it has to go.
+A FIN ends what the client says, and nothing else: it is heard out, for HEARD_OUT seconds. Whoever
+is closed gets first what waits for it, for as long, or THROWN_OUT when it has to go.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from typing import cast
 from sock_chat.chat import Visit
 from sock_chat.codec import LINES, Codec
 from sock_chat.limits import is_loopback
-from sock_chat.link import HIGH_WATER, LOW_WATER, Reason
+from sock_chat.link import HIGH_WATER, LOW_WATER, Kind, Reason
 from sock_chat.owner import Dialogue, Owner
 from sock_chat.session import NEVER, Session
 
@@ -42,7 +41,7 @@ def drop(data: bytes) -> None:
 
 
 class Connection(asyncio.BufferedProtocol):
-    """What speaks lines or HTTP is made of it, by come_in(), take() and take_rest()."""
+    """What speaks lines or HTTP is made of it, by come_in() and take()."""
 
     __slots__ = (
         "_deadline", "_dialogue", "_end", "_expiry", "_fin", "_input_ended", "_layer", "_look",
@@ -50,15 +49,14 @@ class Connection(asyncio.BufferedProtocol):
         "transport", "write",
     )  # fmt: skip
     codec: Codec = LINES
+    kind = Kind.LINES
     full = b"servidor lleno\n"  # what it is told where there is no place for it
     proxy_header = True  # whether a proxy says by the PROXY protocol who is behind it
 
     def __init__(self, owner: Owner):
         self._owner = owner
         self._reason: Reason | None = None  # why it is closed
-        self._reading = True
-        self._fin = False  # it has ended its stream
-        self._input_ended = False
+        self._reading, self._input_ended, self._fin = True, False, False
         self._next: asyncio.Handle | None = None  # the next run() of the dialogue
         self._look: asyncio.Handle | None = None  # while it is not read
         self._end: asyncio.Handle | None = None  # aborts what does not end by itself
@@ -85,7 +83,6 @@ class Connection(asyncio.BufferedProtocol):
 
     def take(self, data: bytes) -> None:
         """Give input to the dialogue."""
-        raise NotImplementedError
 
     def take_rest(self) -> None:
         """The end of the stream completes what has come in part."""
@@ -137,8 +134,8 @@ class Connection(asyncio.BufferedProtocol):
             self.wake()  # a write may have brought this about, and others are to come
 
     def connection_lost(self, error: Exception | None) -> None:
-        session, self.write = self.session, drop
-        if session:
+        self.write = drop
+        if session := self.session:
             # What was read before a reset counts, as far as the limits allow.
             while self._reason is None and session.run(READ_SIZE) == 0.0:
                 pass

@@ -17,6 +17,7 @@ from sock_chat import names, service_manager
 from sock_chat.chat import Chat
 from sock_chat.config import Config
 from sock_chat.connection import Connection
+from sock_chat.counters import Counters
 from sock_chat.doors import Door
 from sock_chat.files import load
 from sock_chat.journal import Journal
@@ -43,16 +44,18 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 def make_chat(
     config: Config,
     storage: Storage,
+    counters: Counters,
     begin: Callable[[], None],
     record: Callable[[Turn], None] | None,
 ) -> Chat:
     """Everything that sessions share."""
     return Chat(
-        rooms=Rooms(storage.log, time.monotonic, today, begin, record),
+        rooms=Rooms(storage.log, time.monotonic, today, begin, counters, record),
         log=storage.log,
         names=storage.names,
         accounts=storage.accounts,
         people=storage.people,
+        counters=counters,
         clock=time.monotonic,
         today=today,
         operators=frozenset(nick.folded for each in config.operator if (nick := names.parse(each))),
@@ -86,16 +89,19 @@ class Server:
         self.config = config
         self.context = context
         self.loop: asyncio.AbstractEventLoop
+        self.started = time.time()
+        self.counters = Counters()
         self.turns = Turns(lambda: self.chat.rooms.flush())
         self.storage = Storage(
             config,
             post=lambda call: self.loop.call_soon_threadsafe(call),
             later=lambda seconds, call: self.loop.call_later(seconds, call),
             report=lambda line: say(visible(line)),
+            counters=self.counters,
         )
         self.journal = Journal(config, today)
         record = self.journal.record if self.journal.wants_messages else None
-        self.chat = make_chat(config, self.storage, self.turns.begin, record)
+        self.chat = make_chat(config, self.storage, self.counters, self.turns.begin, record)
         self.files = load()
         self.origins = config.origin
         self.trusted = config.trust_proxy
@@ -103,7 +109,7 @@ class Server:
         self._stopping = False
         self._doors = doors
         self._limit = limit - RESERVE
-        self._connections: set[Connection] = set()
+        self.connections: set[Connection] = set()
         self._counted: dict[Connection, ConnectionLimiter] = {}  # with who counts it
         self._inside = ConnectionLimiter(config.per_address)
         self._outside = ConnectionLimiter(config.per_address)
@@ -112,10 +118,11 @@ class Server:
 
     def admit(self, connection: Connection) -> bool:
         transport = connection.transport
-        self._connections.add(connection)
+        self.connections.add(connection)
+        self.counters.accepted[connection.kind] += 1
         if transport.get_extra_info("socket").fileno() >= self._limit:
             transport.write(connection.full)  # an empty send buffer takes these few bytes at once
-            transport.close()
+            connection.close(Reason.FULL)
             self.journal.full(f"no quedan descriptores por debajo del {self._limit}")
             return False
         self.journal.has_room()
@@ -149,15 +156,14 @@ class Server:
             session.finish(Reason.CROWDED, CROWDED)
 
     def leave(self, connection: Connection, reason: Reason) -> None:
-        self._connections.discard(connection)
+        if connection in self.connections:
+            self.connections.remove(connection)
+            self.counters.closed[reason] += 1
         self._forget(connection)
         self.journal.gone(connection, reason)
 
     def health(self) -> str:
         return "El servidor se cierra." if self._stopping else ""
-
-    def exposition(self) -> tuple[bytes, str] | None:
-        return None
 
     # From the start to the stop
 
@@ -192,15 +198,15 @@ class Server:
         self._stopping = True
         deadline = self.loop.time() + DRAIN
         self.chat.rooms.flush()
-        sessions = [each.session for each in self._connections if each.session]
+        sessions = [each.session for each in self.connections if each.session]
         for index, session in enumerate(sessions):
             session.stop(RETRY_AFTER + index / RETURNS)
         self.chat.rooms.flush()
         while self.loop.time() < deadline and any(
-            each.session or each.waiting for each in self._connections
+            each.session or each.waiting for each in self.connections
         ):
             await asyncio.sleep(0.01)
-        for connection in list(self._connections):
+        for connection in list(self.connections):
             connection.transport.abort()
         await asyncio.sleep(0)
 
@@ -221,6 +227,7 @@ class Server:
         if isinstance(error, OSError) and error.errno in NO_RESOURCES:
             self.journal.full(str(error))  # accept() failed; asyncio tries again after a second
         elif error:
+            self.counters.errors += 1
             say(f"Error interno: {type(error).__name__} en {_places(error)}", STDERR)
         else:
             say(context["message"], STDERR)

@@ -14,7 +14,7 @@ import ssl
 from contextlib import suppress
 
 from sock_chat.connection import Connection
-from sock_chat.link import Reason
+from sock_chat.link import Kind, Reason
 from sock_chat.owner import Owner
 from sock_chat.tcp import LineConnection
 
@@ -58,6 +58,7 @@ class Tls(Connection):
         if not self._owner.count_outside(self):
             self.abort(Reason.CROWDED)
             return
+        self._owner.chat.counters.tls_handshakes += 1
         self._send = self._encrypt
         self._end = self._owner.loop.call_later(HANDSHAKE, self.abort, Reason.NO_TLS)
 
@@ -98,6 +99,11 @@ class Tls(Connection):
         self.end_input(is_whole=False)
         return self._dialogue is not None and self._reason is None
 
+    def connection_lost(self, error: Exception | None) -> None:
+        if self._layer.tls.version() is None:  # there is none until the handshake is over
+            self._owner.chat.counters.tls_failures += 1
+        super().connection_lost(error)
+
     def _shut(self) -> None:
         with suppress(ssl.SSLError):  # it has been sent, and the peer's has not come
             self._layer.tls.unwrap()
@@ -122,3 +128,4 @@ class Tls(Connection):
 
 class TlsLines(Tls, LineConnection):
     __slots__ = ()
+    kind = Kind.TLS

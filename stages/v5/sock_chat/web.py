@@ -8,9 +8,10 @@ from the answer before, or the connection's beginning.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from typing import Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 from urllib.parse import parse_qs
 
+from sock_chat import metrics
 from sock_chat.chat import Visit
 from sock_chat.files import revalidated
 from sock_chat.forwarded import Client, client
@@ -23,6 +24,9 @@ from sock_chat.rooms import GENERAL
 from sock_chat.session import NEVER
 from sock_chat.tls import Tls
 from sock_chat.ws import Pings, WebSocket, shake_hands
+
+if TYPE_CHECKING:
+    from sock_chat.server import Server
 
 HEAD_TIME = 10.0  # seconds
 MAX_DIGITS = 18  # of a position
@@ -41,9 +45,6 @@ class Site(Owner, Protocol):
 
     def health(self) -> str:
         """What keeps it from serving; "" when nothing does."""
-
-    def exposition(self) -> tuple[bytes, str] | None:
-        """What /metrics shows, and its content type; None: there is nothing."""
 
 
 def is_own(origin: str, host: str, origins: Collection[str]) -> bool:
@@ -139,14 +140,19 @@ class Http:
     def _metrics(self, request: Request, who: Client) -> Answer:
         if not is_loopback(who.address):
             return plain(403, "Solo desde la propia máquina.")
-        exposed = self._site.exposition()
-        if exposed is None:
-            return plain(404, "No hay nada aquí.")
-        body, kind = exposed
-        return Answer(200, body, {"Content-Type": kind, "Cache-Control": "no-store"})
+        headers = {"Content-Type": metrics.CONTENT_TYPE, "Cache-Control": "no-store"}
+        return Answer(200, metrics.exposition(cast("Server", self._site)), headers)
 
     def _ws(self, request: Request, who: Client) -> Answer:
-        """Open it, and then the answer is not needed, or say why not."""
+        counters = self._site.chat.counters
+        counters.websocket_handshakes += 1
+        answer = self._open(request, who)
+        if not self._connection.session:
+            counters.websocket_failures += 1
+        return answer
+
+    def _open(self, request: Request, who: Client) -> Answer:
+        """Open the WebSocket, and then the answer is not needed, or say why not."""
         if request.get("upgrade").lower() != "websocket":
             return plain(426, "Aquí se abre un WebSocket.", Upgrade="websocket")
         if why := self._site.health():

@@ -20,7 +20,7 @@ from sock_chat import frames
 from sock_chat.chat import Visit
 from sock_chat.connection import HEARD_OUT, THROWN_OUT, Connection
 from sock_chat.frames import PING, WEB, FrameDecoder, close_frame
-from sock_chat.link import Reason
+from sock_chat.link import Kind, Reason
 from sock_chat.owner import Owner
 
 PING_TIME = 20.0  # seconds from ping to ping
@@ -84,6 +84,7 @@ class WebSocket(Connection):
 
     __slots__ = ("_frames", "_heard", "group")
     codec = WEB
+    kind = Kind.BROWSER
 
     _frames: FrameDecoder
 
@@ -137,7 +138,7 @@ class WebSocket(Connection):
             self._send(close_frame(code, reason.value))
 
     def _shut(self) -> None:
-        if self._fin:
+        if self._fin or self._reason is Reason.FULL:
             super()._shut()
             return
         self.transport.write_eof()
