@@ -42,7 +42,7 @@ NEVER = float("inf")
 class Session:
     __slots__ = (
         "_bucket", "_in_run", "_input", "_input_ended", "_runner", "_started", "_time_left",
-        "chat", "claimed", "deadline", "ended", "failures", "link", "nick", "owner", "room",
+        "chat", "claimed", "deadline", "ended", "failures", "former", "link", "nick", "owner", "room",
         "room_name", "visit",
     )  # fmt: skip
 
@@ -51,6 +51,7 @@ class Session:
         self.link = link
         self.visit = visit
         self.nick: Nick | None = None  # that it shows
+        self.former: tuple[str, ...] = ()  # folded nicks that its ids may stand under as well
         self.owner = False  # whether it has given the password of its nick
         self.room: Room | None = None
         self.room_name = visit.room
@@ -134,7 +135,7 @@ class Session:
             text, nick = line.removeprefix("/"), self.nick.shown
             if post_id:
                 post = Post(0, NOT_YET, nick, text, post_id)
-                self.chat.rooms.post(self.room, self, self.link, post)
+                self.chat.rooms.post(self.room, self, self.link, post, self.former)
             else:
                 self.room.say(self, Said(0, NOT_YET, nick, text))
 
