@@ -15,6 +15,9 @@ import pytest
 
 from benchmarks.harness.process import descriptor_limit_raised
 
+RARE = ("long", "container")
+"""Marks of tests that run only when `-m` names them."""
+
 
 def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
     if not pluginmanager.hasplugin("xdist"):  # setup.cfg has options of its
@@ -39,11 +42,11 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     benchmarks = config.getoption("benchmark_only", False)
-    long = "long" in config.getoption("markexpr")
+    rare = [mark for mark in RARE if mark not in config.getoption("markexpr")]
 
     def wanted(item: pytest.Item) -> bool:
         return benchmarks == ("benchmark" in getattr(item, "fixturenames", ())) and (
-            long or "long" not in item.keywords
+            not any(item.get_closest_marker(mark) for mark in rare)
         )
 
     def runs_here(item: pytest.Item) -> bool:

@@ -86,9 +86,7 @@ class LocalNames:
     ) -> None:
         done(self._take(nick, holder, owner, ()))
 
-    def _take(
-        self, nick: Nick, holder: Holder, owner: bool, earlier: Sequence[Holder]
-    ) -> Verdict:
+    def _take(self, nick: Nick, holder: Holder, owner: bool, earlier: Sequence[Holder]) -> Verdict:
         """earlier: whose nick it may be as well."""
         if self.is_banned(nick):
             return Verdict(Answer.BANNED)
