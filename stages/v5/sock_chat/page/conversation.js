@@ -257,7 +257,7 @@ export class Conversation {
     this.changes.add("entries");
   }
 
-  /** @param {"notice" | "error"} kind @param {string} text @param {Timeline} timeline */
+  /** @param {"presence" | "notice" | "error"} kind @param {string} text @param {Timeline} timeline */
   tell(kind, text, timeline) {
     timeline.append({ kind, text, at: new Date(this.now()) });
     this.changes.add("entries");

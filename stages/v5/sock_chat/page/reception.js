@@ -96,14 +96,14 @@ const HANDLERS = {
   joined(chat, { nick }) {
     chat.people.add(nick);
     chat.changes.add("members");
-    chat.tell("notice", `${nick} ha entrado.`, chat.timeline);
+    chat.tell("presence", `${nick} ha entrado.`, chat.timeline);
   },
 
   left(chat, { nick, reason }) {
     const text = `${nick} ha salido${reason ? `: ${reason}` : "."}`;
     chat.people.remove(nick);
     chat.changes.add("members");
-    chat.tell("notice", text, chat.timeline);
+    chat.tell("presence", text, chat.timeline);
   },
 
   renamed(chat, { nick, to }) {
@@ -115,7 +115,7 @@ const HANDLERS = {
       chat.save();
     }
     chat.changes.add("members").add("privates").add("place");
-    chat.tell("notice", `${nick} ahora es ${to}.`, chat.timeline);
+    chat.tell("presence", `${nick} ahora es ${to}.`, chat.timeline);
   },
 
   private(chat, event) {
