@@ -36,7 +36,10 @@ export class Log {
     this.elements = new Map();
     this.liveTimer = 0;
     this.scroller.addEventListener("scroll", () => this.#scrolled(), { passive: true });
-    this.news.addEventListener("click", () => this.follow());
+    this.news.addEventListener("click", () => {
+      this.scroller.focus({ preventScroll: true }); // the button goes
+      this.follow();
+    });
     const resizes = new ResizeObserver(() => this.#stick());
     resizes.observe(this.scroller);
     resizes.observe(this.log);

@@ -33,6 +33,11 @@ export class Outbox {
     this.lines = [];
   }
 
+  /** What is said in rooms, for after a reload. */
+  get memory() {
+    return this.said.map(({ id, text, entry, room }) => ({ id, text, entry, room }));
+  }
+
   /** @param {Line} line */
   add(line) {
     this.lines.push(line);
