@@ -69,6 +69,7 @@ SERVERS: Mapping[str, Sequence[str]] = {
 sooner."""
 
 TLS = "v5 --tls-cert FILE"
+BROWSERS = "v5 --web-port P"
 VARIANTS: Mapping[str, Sequence[str]] = {
     name: (*SERVERS["v5"], "--quiet", *arguments)
     for name, arguments in {
@@ -79,11 +80,13 @@ VARIANTS: Mapping[str, Sequence[str]] = {
             *("--tls-cert", "{folder}/cert.pem", "--tls-key", "{folder}/key.pem"),
             *("--tls-port", "0"),
         ),
+        BROWSERS: (),
     }.items()
 }
 """v5 with one feature more, or on another loop, to see what that costs: all are `--quiet`. A
 {folder} is one of its own, which is there as long as the server. Nobody speaks so fast that this
-rate delays him. At the last one `address` is where lines go over TLS."""
+rate delays him. At the last two `address` is not where lines go, but lines over TLS, and
+browsers."""
 
 ASKING = ("v5", *VARIANTS)
 """The servers that ask for a nick first: a client is in the room when it has been greeted, and is
@@ -161,7 +164,7 @@ class Server:
     ):
         self.name = server
         self.asks = asks or server in ASKING
-        self.websocket = server in PEERS and PEERS[server].websocket
+        self.websocket = PEERS[server].websocket if server in PEERS else server == BROWSERS
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         ours = SERVERS.get(server) or VARIANTS.get(server)
         if ours:
