@@ -12,11 +12,11 @@ from collections.abc import Callable
 from datetime import datetime
 
 from sock_chat.config import Config
+from sock_chat.connection import Connection
 from sock_chat.events import Said
 from sock_chat.link import Reason
 from sock_chat.log import Turn
 from sock_chat.system import say, visible
-from sock_chat.tcp import Connection
 
 
 class Journal:
@@ -37,7 +37,7 @@ class Journal:
         why = f" ({reason.value})" if reason.value else ""
         address, session = connection.name, connection.session
         if session is None:
-            if why:
+            if why and reason is not Reason.FULL:  # of which full() has one line for many
                 line = f"Cliente rechazado: {address}{why}"
                 self._write("refused", line, address=address, reason=reason.value)
             return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from sock_chat import names
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from sock_chat.session import Session
 
 MAX_FAILURES = 3  # wrong passwords of a session
+MAX_FORMER = 8  # nicks that a session is known by beside its own
 NAME_RULE = "de 1 a 24 letras, cifras, - o _; empieza por una letra."
 BAD_NICK = f"Apodo no válido: {NAME_RULE}"
 TLS_ONLY = "Solo por TLS."
@@ -65,9 +67,15 @@ async def log_in(session: Session, text: str, password: str) -> bool:
 async def prove(session: Session, nick: Nick, text: str) -> bool:
     """Whether this is the password of the owner. If not, the client has been told."""
     password = names.parse_password(text) or ""  # which nobody has, but takes as long to check
-    check = await Late[Check](
-        lambda done: session.chat.accounts.check(nick, password, session.address, done)
-    )
+
+    def ask(done: Callable[[Check], None]) -> None:
+        def answer(check: Check) -> None:
+            session.chat.counters.passwords[check] += 1  # whoever has left meanwhile counts, too
+            done(check)
+
+        session.chat.accounts.check(nick, password, session.address, answer)
+
+    check = await Late(ask)
     if check is Check.NO_OWNER:
         session.refuse(f"El apodo {nick.shown} no tiene dueño.")
     elif check is Check.TOO_MANY:
@@ -108,10 +116,17 @@ async def settle(session: Session, nick: Nick, verdict: Verdict, owner: bool) ->
     else:
         old, session.nick, session.owner = session.nick, nick, owner
         session.deadline = float("inf")
+        if old:
+            remember(session, old)
         if old and old.shown != nick.shown:
             await _rename(session, old, nick)
         return True
     return False
+
+
+def remember(session: Session, nick: Nick) -> None:
+    """What it has said under this nick is its own under the next as well."""
+    session.former = tuple(dict.fromkeys([*session.former, nick.folded]))[-MAX_FORMER:]
 
 
 async def _rename(session: Session, old: Nick, nick: Nick) -> None:

@@ -11,19 +11,22 @@ and hears nothing twice.
 
 from bisect import bisect_left, insort
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import partial
 from typing import NamedTuple
 
 from sock_chat.audience import Audience, Cut, Newcomer
+from sock_chat.counters import Counters
 from sock_chat.events import Joined, Left, Post, Renamed, RoomEvent, Said, Welcome
-from sock_chat.link import Member
+from sock_chat.link import HIGH_WATER, Member
 from sock_chat.log import Author, Log, Past, Turn
 from sock_chat.names import fold
+from sock_chat.tails import MESSAGE_SIZE
 
 RECENT = 20  # messages that a newcomer gets to see
 MISSED = 1000  # messages at most that one who comes back gets to see
+PAST_SIZE = HIGH_WATER // 2  # bytes of them, quotation marks not yet escaped
 TURN_SIZE = 1 << 16  # characters of a turn that goes out before its end
 
 
@@ -49,6 +52,7 @@ class Room:
         today: Callable[[], datetime],
         begin: Callable[["Room"], None],
         posted: Callable[[Post], None],
+        counters: Counters,
     ):
         self.name = name
         self.places = 0  # that are kept for those who are on their way
@@ -56,6 +60,7 @@ class Room:
         self._today = today
         self._begin = begin
         self._posted = posted
+        self._counters = counters
         self._entries: list[tuple[Author, RoomEvent]] = []  # of the turn
         self._size = 0
         self._nicks: dict[Author, str] = {}  # of all in it, on whatever server
@@ -123,11 +128,15 @@ class Room:
         after: list[Callable[[], None]] = []  # for when all have heard of it
         first = next((event for _, event in turn.entries if isinstance(event, Said)), None)
         position = first.position - 1 if first else self._log.position
+        messages = deliveries = 0
         for index, (author, event) in enumerate(turn.entries):
             if isinstance(event, Said):
                 position = event.position
+                messages += 1
+                deliveries += self._audience.size
                 if cut := self._audience.cut(author, cuts):
                     cut.own.append(index)
+                    deliveries -= 1
                 if isinstance(event, Post):
                     after.append(partial(self._posted, event))
             elif isinstance(event, Joined):
@@ -148,6 +157,10 @@ class Room:
                     self._audience.remove(author)
                 after += self._waiting.pop(author, [])
         self._audience.tell(turn.entries, cuts)
+        counters = self._counters
+        counters.turns += 1
+        counters.messages += messages
+        counters.deliveries += deliveries
         for call in after:
             call()
 
@@ -173,10 +186,12 @@ class Room:
             if self._audience.get(author) is not newcomer:
                 return  # it has left
             self._audience.put(author, member)
-            gap = past.gap if known and since is not None else not known
+            messages = _newest(past.messages)
+            more = past.gap or len(messages) < len(past.messages)
+            gap = more if known and since is not None else not known
             event = arrival.welcome(
                 arrival.nick, self.name, names, count,
-                past.messages, position, epoch, gap, arrival.token,
+                messages, position, epoch, gap, arrival.token,
             )  # fmt: skip
             member.write(b"".join([member.codec.write(event), *newcomer.kept]))
             done()
@@ -184,3 +199,11 @@ class Room:
         if since is None:
             return lambda: self._log.latest(self.name, RECENT, position, welcome)
         return lambda: self._log.after(self.name, since if known else 0, MISSED, position, welcome)
+
+
+def _newest(messages: Sequence[Said]) -> Sequence[Said]:
+    """As many as a client may have waiting for it, or its welcome would be its end each time."""
+    start, free = len(messages), PAST_SIZE
+    while start and (free := free - MESSAGE_SIZE - len(messages[start - 1].text.encode())) >= 0:
+        start -= 1
+    return messages[start:]

@@ -3,9 +3,10 @@
 A room comes with the first who enters it and goes with the last who leaves. `general` stays.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 
+from sock_chat.counters import Counters
 from sock_chat.events import Ack, Error, Post, RoomEvent, Said
 from sock_chat.limits import Recent
 from sock_chat.link import Member
@@ -30,12 +31,14 @@ class Rooms:
         clock: Callable[[], float],
         today: Callable[[], datetime],
         begin: Callable[[], None],
+        counters: Counters,
         record: Callable[[Turn], None] | None = None,
     ):
         self._log = log
         self._clock = clock
         self._today = today
         self._begin = begin
+        self._counters = counters
         self._record = record
         self._begun: list[Room] = []  # in the order in which their turns have begun
         self._recent: Recent[Ack | list[Member]] = Recent(REPEATED)
@@ -59,6 +62,9 @@ class Rooms:
         room.places -= 1
         self._end(room)
 
+    def __len__(self) -> int:
+        return len(self._rooms)
+
     def counts(self) -> list[tuple[str, int]]:
         return sorted((name, room.count) for name, room in self._rooms.items())
 
@@ -69,12 +75,16 @@ class Rooms:
         for room in begun:
             room.flush()
 
-    def post(self, room: Room, author: Author, member: Member, post: Post) -> None:
-        """Say a line with an id, unless it has been said: then it is only acknowledged."""
-        key, now = (fold(post.nick), post.id), self._clock()
-        known = self._recent.get(key, now)
+    def post(
+        self, room: Room, author: Author, member: Member, post: Post, former: Iterable[str]
+    ) -> None:
+        """Say a line with an id, unless it has been said, under this nick or a former one of the
+        same client: then it is only acknowledged."""
+        nick, now = fold(post.nick), self._clock()
+        entries = [self._recent.get((each, post.id), now) for each in (nick, *former)]
+        known = next((entry for entry in entries if entry is not None), None)
         if known is None:
-            self._recent.put(key, [], now)
+            self._recent.put((nick, post.id), [], now)
             room.say(author, post)
         elif isinstance(known, Ack):
             member.write(member.codec.write(known))
@@ -111,7 +121,7 @@ class Rooms:
             self._deliver(turn._replace(entries=others))
 
     def _create(self, name: str) -> Room:
-        return Room(name, self._log, self._today, self._turn, self._posted)
+        return Room(name, self._log, self._today, self._turn, self._posted, self._counters)
 
     def _turn(self, room: Room) -> None:
         if not self._begun:
