@@ -93,8 +93,7 @@ VARIANTS: Mapping[str, Sequence[str]] = {
 }
 """v5 with one feature more, or on another loop, to see what that costs: all are `--quiet`. A
 {folder} is one of its own, which is there as long as the server. Nobody speaks so fast that this
-rate delays him. At the last two `address` is not where lines go, but lines over TLS, and
-browsers."""
+rate delays him. At the last two `address` is where lines over TLS go, and where browsers do."""
 
 ASKING = ("v5", *VARIANTS)
 """The servers that ask for a nick first: a client is in the room when it has been greeted, and is
@@ -111,7 +110,8 @@ _NEEDS = {
         "the extra of v5 is not installed: pip install -e '.[chat]'",
     ),
     TLS: (
-        "import argon2, confusable_homoglyphs, msgspec, precis_i18n, trustme, uvloop",
+        "import argon2, confusable_homoglyphs, h11, msgspec, precis_i18n, trustme, uvloop, "
+        "websockets",
         "the extra of v5 or trustme is not installed: pip install -e '.[dev]'",
     ),
     "uvloop": ("import uvloop", "uvloop is not installed: pip install uvloop"),
@@ -218,6 +218,8 @@ class Server:
         self.errors = Lines(self.process.stderr)
         try:
             self.address = self._wait_until_ready(port)
+            if server == BROWSERS and self.web:
+                self.address = self.web
             self.pid = _only_child(self.process.pid) if wrapper else self.process.pid
         except BaseException:
             self.kill()

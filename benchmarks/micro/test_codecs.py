@@ -12,11 +12,11 @@ from datetime import datetime, timezone
 from typing import Any
 
 import pytest
-from sock_chat.frames import WEB, FrameDecoder
 
 from benchmarks.harness.frames import TEXT, client_frame
 from sock_chat.codec import LINES, Codec, LineDecoder
 from sock_chat.events import Said
+from sock_chat.frames import WEB, FrameDecoder
 
 MESSAGES = 40
 TEXT_OF_ONE = "a line of thirty-two bytes, say"
