@@ -52,7 +52,15 @@ SERVERS: Mapping[str, Sequence[str]] = {
     **{
         name: ("-S", str(ROOT / "stages" / name / "server.py")) for name in ("v1", "v2", "v3", "v4")
     },
-    "v5": (str(ROOT / "stages" / "v5" / "server.py"), "--db", ":memory:", "--rate", "0"),
+    "v5": (
+        str(ROOT / "stages" / "v5" / "server.py"),
+        "--db",
+        ":memory:",
+        "--rate",
+        "0",
+        "--web-port",
+        "0",
+    ),
     **{
         name: ("-S", "-m", "lowlevel", name) for name in ("selectors", "epoll", "epoll-et", "uring")
     },
@@ -69,6 +77,7 @@ SERVERS: Mapping[str, Sequence[str]] = {
 sooner."""
 
 TLS = "v5 --tls-cert FILE"
+BROWSERS = "v5 --web-port P"
 VARIANTS: Mapping[str, Sequence[str]] = {
     name: (*SERVERS["v5"], "--quiet", *arguments)
     for name, arguments in {
@@ -79,11 +88,12 @@ VARIANTS: Mapping[str, Sequence[str]] = {
             *("--tls-cert", "{folder}/cert.pem", "--tls-key", "{folder}/key.pem"),
             *("--tls-port", "0"),
         ),
+        BROWSERS: (),
     }.items()
 }
 """v5 with one feature more, or on another loop, to see what that costs: all are `--quiet`. A
 {folder} is one of its own, which is there as long as the server. Nobody speaks so fast that this
-rate delays him. At the last one `address` is where lines go over TLS."""
+rate delays him. At the last two `address` is where lines over TLS go, and where browsers do."""
 
 ASKING = ("v5", *VARIANTS)
 """The servers that ask for a nick first: a client is in the room when it has been greeted, and is
@@ -96,11 +106,12 @@ BROADCASTING = tuple(name for name in SERVERS if name not in SILENT)
 
 _NEEDS = {
     "v5": (
-        "import argon2, confusable_homoglyphs, msgspec, precis_i18n, uvloop",
+        "import argon2, confusable_homoglyphs, h11, msgspec, precis_i18n, uvloop, websockets",
         "the extra of v5 is not installed: pip install -e '.[chat]'",
     ),
     TLS: (
-        "import argon2, confusable_homoglyphs, msgspec, precis_i18n, trustme, uvloop",
+        "import argon2, confusable_homoglyphs, h11, msgspec, precis_i18n, trustme, uvloop, "
+        "websockets",
         "the extra of v5 or trustme is not installed: pip install -e '.[dev]'",
     ),
     "uvloop": ("import uvloop", "uvloop is not installed: pip install uvloop"),
@@ -110,6 +121,7 @@ _SYS_PIDFD_GETFD = 438  # asm-generic/unistd.h; alpha and mips add an offset
 
 READY = re.compile(r"Servidor \S+ iniciado en (\(.+\))")
 READY_TLS = re.compile(r"TLS en (\(.+\))")
+READY_WEB = re.compile(r"Web en https?://\[?([^/]+?)\]?:(\d+)/")
 
 
 @functools.lru_cache(maxsize=None)
@@ -141,10 +153,12 @@ class Server:
     asks: whether it is like those of ASKING, where it is a command line.
 
     tls: what a client at `address` goes by; None: it needs no TLS there.
+    web: where the page is, and the WebSocket; None: nowhere.
     websocket: whether a client at `address` is a browser.
     """
 
     tls: ssl.SSLContext | None = None
+    web: tuple[str, int] | None = None
 
     def __init__(
         self,
@@ -161,7 +175,7 @@ class Server:
     ):
         self.name = server
         self.asks = asks or server in ASKING
-        self.websocket = server in PEERS and PEERS[server].websocket
+        self.websocket = PEERS[server].websocket if server in PEERS else server == BROWSERS
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         ours = SERVERS.get(server) or VARIANTS.get(server)
         if ours:
@@ -204,6 +218,8 @@ class Server:
         self.errors = Lines(self.process.stderr)
         try:
             self.address = self._wait_until_ready(port)
+            if server == BROWSERS and self.web:
+                self.address = self.web
             self.pid = _only_child(self.process.pid) if wrapper else self.process.pid
         except BaseException:
             self.kill()
@@ -214,8 +230,11 @@ class Server:
             try:
                 at = self.log.wait(READY.fullmatch)
                 ready = READY.fullmatch(self.log[at])
-                if self.tls:  # announced before
-                    ready = READY_TLS.fullmatch(self.log[at - 1])
+                for line in self.log.all()[:at]:  # the others are announced before
+                    if self.tls:
+                        ready = READY_TLS.fullmatch(line) or ready
+                    if web := READY_WEB.fullmatch(line):
+                        self.web = web[1], int(web[2])
             except ServerError as error:
                 raise ServerError(f"{self.name}: {error}; stderr: {self.errors.all()}") from None
             assert ready

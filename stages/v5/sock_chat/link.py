@@ -32,6 +32,8 @@ class Reason(Enum):
     SLOW = "lector lento"
     NO_TLS = "sin TLS"
     NO_BUS = "demasiado tiempo sin el bus"
+    BAD_FRAME = "mensaje no admitido"
+    DEAD = "no responde"
     BAD_HEADER = "cabecera PROXY mal formada"
     FULL = "servidor lleno"
 
