@@ -39,9 +39,7 @@ def serve(request: pytest.FixtureRequest) -> Iterator[Serve]:
         def start(*urls: str, arguments: str = "", **intervals: Any) -> Server:
             options = " ".join(f"--bus {url}" for url in urls)
             short = shlex.quote(json.dumps({**SHORT, **intervals}))
-            command = (
-                f"{SERVE} {short} --port {{port}} --rate 0 --bus-name {name} {options} {arguments}"
-            )
+            command = f"{SERVE} {short} --port {{port}} --web-port 0 --rate 0 --bus-name {name} {options} {arguments}"
             server = stack.enter_context(Server(command, asks=True))
             servers.append(server)
             server.log.wait(READY.fullmatch)

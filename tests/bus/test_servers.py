@@ -115,14 +115,8 @@ def test_the_people_of_a_server_that_ends_have_left(
 
 def test_without_nats_it_does_not_start() -> None:
     port = free_port()
-    command = [
-        *SERVE.split(),
-        '{"connect": 0.5}',
-        "--port",
-        "0",
-        "--bus",
-        f"nats://127.0.0.1:{port}",
-    ]
+    options = ["--port", "0", "--no-web", "--bus", f"nats://127.0.0.1:{port}"]
+    command = [*SERVE.split(), '{"connect": 0.5}', *options]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr.startswith(f"No se puede usar el bus nats://127.0.0.1:{port}: ")
