@@ -332,12 +332,8 @@ def nonsense(args: argparse.Namespace) -> str | None:
         return "more messages from a sender than eight digits can count"
     if args.server in SILENT:
         return f"--server {args.server}: it does not broadcast, so nothing is delivered"
-    if (
-        args.server
-        and "{port}" not in args.server
-        and args.server not in {*SERVERS, BROWSERS, *PEERS}
-    ):
-        names = (*SERVERS, BROWSERS, *PEERS)
+    names = (*SERVERS, BROWSERS, *PEERS)
+    if args.server and "{port}" not in args.server and args.server not in names:
         known = ", ".join(name for name in names if name not in SILENT)
         return f"--server {args.server}: neither a command with {{port}} nor one of {known}"
     if args.json and args.json != "-" and not os.access(Path(args.json).parent, os.W_OK):
