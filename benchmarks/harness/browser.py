@@ -72,6 +72,7 @@ class Visitor:
         self.page = page
         self.problems: list[str] = []
         self.cut = False
+        self.password = page.get_by_role("main").get_by_label("Contraseña")
         self.log = page.get_by_role("log", name="Mensajes")
         self.composer = page.get_by_role("textbox", name="Mensaje", exact=True)
         self.status = page.get_by_role("status", name="Conexión")
@@ -89,7 +90,7 @@ class Visitor:
         self.page.get_by_role("button", name="Entrar").click()
 
     def give_password(self, password: str) -> None:
-        self.page.get_by_label("Contraseña").fill(password)
+        self.password.fill(password)
         self.page.get_by_role("button", name="Entrar").click()
 
     def enter(self, nick: str, password: str = "") -> None:

@@ -8,6 +8,7 @@ was made by, when and of which commit stands in it, as text chunks of PNG.
 
 from __future__ import annotations
 
+import argparse
 import io
 import re
 import socket
@@ -102,7 +103,10 @@ def picture() -> tuple[Image.Image, str]:
         return both, chromium.version
 
 
-def main(path: Path = PICTURE) -> int:
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Make the picture of v5's page.")
+    parser.add_argument("--output", metavar="FILE", type=Path, default=PICTURE)
+    path = parser.parse_args().output
     if reason := browser.missing():
         print(reason, file=sys.stderr)
         return 1

@@ -57,7 +57,6 @@ def test_nothing_serious(server: Server, visit: Open, scheme: str, viewport: Any
         expect(ana.members().first).to_be_visible()
         check(ana)
     ana.cut = True
-    ana.page.context.set_offline(True)
     server.stop()
     expect(ana.status).to_contain_text("Sin conexión")
     check(ana)

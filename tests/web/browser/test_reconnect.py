@@ -178,14 +178,3 @@ def test_asleep(server: Server, network: Network, visit: Open) -> None:
     eventually(lambda: acknowledged(ana), "it does not come back")
     assert sorted(ana.messages()) == [("ana", "buenas noches"), ("carlos", "¿te has dormido?")]
     assert heard_until(carlos, "ana dice: buenas noches") == []
-
-
-def test_browser_that_is_offline(server: Server, visit: Open) -> None:
-    """It says so, and comes back when the network does."""
-    ana = cut_visitor(visit, url_of(server), "ana")
-    carlos = Guest(server, "carlos")
-    ana.page.context.set_offline(True)
-    expect(ana.status).to_contain_text("Sin conexión")
-    carlos.say("hola")
-    ana.page.context.set_offline(False)
-    shows(ana, ("carlos", "hola"))

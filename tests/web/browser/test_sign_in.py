@@ -45,7 +45,7 @@ def test_owner_gives_the_password(server: Server, visit: Open) -> None:
     """Only when it is needed; it takes the nick over, and is stored nowhere."""
     ana = owner(server, "ana")
     visitor = visit(url_of(server))
-    expect(visitor.page.get_by_label("Contraseña")).to_be_hidden()
+    expect(visitor.password).to_be_hidden()
     visitor.give_nick("ana")
     visitor.give_password("incorrecta")
     expect(visitor.alert).to_contain_text("Contraseña incorrecta.")
