@@ -121,8 +121,8 @@ def load(name: str, workload: str, n: int, cpus: Cpus) -> Sample:
 def crowd_of(server: Server, clients: int) -> Iterator[Crowd]:
     """So many clients, all of whom the server has let in."""
     broadcasts = server.name not in SILENT
-    how: Any = {"broadcasts": broadcasts, "asks": server.asks, "tls": server.tls}
-    with Crowd(server.address, clients, **how) as crowd:
+    how: Any = {"asks": server.asks, "tls": server.tls, "websocket": server.websocket}
+    with Crowd(server.address, clients, broadcasts=broadcasts, **how) as crowd:
         if server.name in SILENT:
             for client in crowd.clients:
                 server.log.wait(f"Cliente conectado: {client.name}".__eq__)

@@ -26,6 +26,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any
 
+from benchmarks.harness import frames
 from benchmarks.harness.process import DEADLINE, ServerError
 from benchmarks.harness.server import Server
 
@@ -74,7 +75,8 @@ def unread(sock: socket.socket) -> int:
 
 
 class Client:
-    """One connection of a Crowd. nick: what it answers a server that asks. sent: messages."""
+    """One connection of a Crowd. nick: what it answers a server that asks. websocket: it speaks in
+    frames, and hears lines all the same. sent: messages."""
 
     def __init__(
         self,
@@ -82,6 +84,7 @@ class Client:
         index: int,
         nick: str = "",
         tls: ssl.SSLContext | None = None,
+        websocket: bool = False,
     ):
         self.index = index
         family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
@@ -95,6 +98,17 @@ class Client:
         self.prefix = f"{self.name} dice: ".encode()
         self.sent = 0
         self.rest = b""  # of a line that has not come to its end
+        self._is_json = bool(nick)
+        self._frames: frames.FrameReader | None = None
+        if websocket:
+            self.sock.sendall(frames.request(*address[:2]))
+            answer = b""
+            while frames.ANSWER_ENDS not in answer:
+                answer += self.receive()
+            if not answer.startswith(frames.GRANTED):
+                raise DeliveryError(f"{self.name} asked for frames, and heard {answer!r}")
+            self._frames = frames.FrameReader()
+            self._lines_of(answer.partition(frames.ANSWER_ENDS)[2])  # a question
 
     def await_greeting(self) -> None:
         """What the server says after it may have come, too, and is dropped."""
@@ -108,13 +122,19 @@ class Client:
         line = message(self.sent, size)
         self.sent += 1
         try:
-            self.sock.send(line)
+            self.tell(line)
         except OSError as error:
             raise DeliveryError(f"{self.name}: {error.strerror}") from None
         return self.prefix + line
 
+    def tell(self, line: bytes) -> None:
+        if self._frames:
+            line = frames.client_frame(frames.TEXT, line[:-1])
+        self.sock.sendall(line)
+
     def receive(self) -> bytes:
-        """What has come. DeliveryError: nothing will."""
+        """What has come, of frames the lines of those that are whole. DeliveryError: nothing
+        will."""
         try:
             data = self.sock.recv(RECEIVE_SIZE)
         except TimeoutError:
@@ -123,13 +143,26 @@ class Client:
             raise DeliveryError(f"{self.name}: {error.strerror}") from None
         if not data:
             raise DeliveryError(f"{self.name} was closed by the server")
-        return data
+        return self._lines_of(data) if self._frames else data
+
+    def _lines_of(self, data: bytes) -> bytes:
+        assert self._frames
+        lines = []
+        for opcode, text in self._frames.receive(data):
+            if opcode == frames.PING:
+                self.sock.sendall(frames.client_frame(frames.PONG, text))
+            elif opcode == frames.TEXT:
+                lines.append(frames.lines_of(text, is_json=self._is_json))
+            else:
+                raise DeliveryError(f"{self.name} got a frame of type {opcode} with {text!r}")
+        return b"".join(lines)
 
 
 class Crowd(ExitStack):
     """`count` clients of the server at `address`, all of whom it knows when this returns.
 
-    asks: it asks for a nick first. tls: what they go by, if it speaks TLS."""
+    asks: it asks for a nick first. tls: what they go by, if it speaks TLS. websocket: they are
+    browsers."""
 
     def __init__(
         self,
@@ -139,6 +172,7 @@ class Crowd(ExitStack):
         broadcasts: bool = True,
         asks: bool = False,
         tls: ssl.SSLContext | None = None,
+        websocket: bool = False,
     ):
         super().__init__()
         self.clients: list[Client] = []
@@ -146,7 +180,7 @@ class Crowd(ExitStack):
         self._epoll = self.enter_context(select.epoll())
         try:
             for index in range(count):
-                client = Client(address, index, new_nick() if asks else "", tls)
+                client = Client(address, index, new_nick() if asks else "", tls, websocket)
                 self.enter_context(client.sock)
                 self.clients.append(client)
                 self._by_fd[client.sock.fileno()] = client
@@ -164,7 +198,7 @@ class Crowd(ExitStack):
         for first in range(0, len(self.clients), NICKS):
             newcomers = self.clients[first : first + NICKS]
             for client in newcomers:
-                client.sock.sendall(f"{client.name}\n".encode())
+                client.tell(f"{client.name}\n".encode())
             for client in newcomers:
                 client.await_greeting()
 
@@ -178,13 +212,13 @@ class Crowd(ExitStack):
         while waiting:
             if time.monotonic() > deadline:
                 raise DeliveryError(f"{len(waiting)} clients were not let in")
-            caller.sock.sendall(b"ready\n")
+            caller.tell(b"ready\n")
             again = time.monotonic() + 0.2
             while waiting and time.monotonic() < again:
                 for client in self.ready(max(0.0, again - time.monotonic())):
                     client.rest += client.receive()
                     waiting.discard(client)
-        caller.sock.sendall(b"begin\n")
+        caller.tell(b"begin\n")
         for client in self.clients[:-1]:
             while not client.rest.endswith(b"begin\n"):
                 client.rest += client.receive()
@@ -214,10 +248,9 @@ class Crowd(ExitStack):
                 for client in events:
                     client.rest += client.receive()
                     latency = clock() - sent_at
-                    if client is sender or not expected.startswith(client.rest):
-                        raise DeliveryError(
-                            f"{client.name} heard {client.rest!r}, not {expected!r}"
-                        )
+                    due = expected if client is not sender else b""
+                    if not due.startswith(client.rest):
+                        raise DeliveryError(f"{client.name} heard {client.rest!r}, not {due!r}")
                     if client.rest == expected:
                         client.rest = b""
                         left -= 1
@@ -227,7 +260,8 @@ class Crowd(ExitStack):
     def assert_silent(self) -> None:
         """Nobody hears anything more: nothing came twice."""
         for client in self.ready(0):
-            raise DeliveryError(f"{client.name} hears more: {client.receive()!r}")
+            if lines := client.receive():  # and not only an acknowledgement, or a ping
+                raise DeliveryError(f"{client.name} hears more: {lines!r}")
 
 
 class Trickle(ExitStack):

@@ -1,7 +1,7 @@
 /* The load under which servers are measured, in a closed loop or at a fixed rate. flood.py starts
  * and commands it.
  *
- *     flood HOST PORT CLIENTS SENDERS IN_FLIGHT SIZE DEADLINE SERVER_PID SPIN ASKS
+ *     flood HOST PORT CLIENTS SENDERS IN_FLIGHT SIZE DEADLINE SERVER_PID SPIN ASKS WEB
  *
  * All CLIENTS listen, and the first SENDERS of them speak: messages of SIZE bytes, of which each
  * has at most IN_FLIGHT under way. One thread waits in epoll_wait(). In a turn it reads from
@@ -9,6 +9,10 @@
  * become due, with one send() for each sender. With SPIN it does not sleep while deliveries are
  * under way: to wake it would cost the server time, and the answer would come late. With ASKS the
  * server asks for a nick first, and greets; lines that begin with "* " are then its own.
+ *
+ * With WEB each is a browser: what it says is a text frame of its own, a byte shorter, for it has no
+ * newline. What comes in frames is made into the lines that a client without them would hear: of a
+ * server that ASKS it is JSON, an array of events, and of any other one it is a line already.
  *
  * Every delivery is checked: it must be, byte for byte, the line of its sender that this listener
  * has to hear next. A line that comes twice, in another order or to its own sender is not that one.
@@ -46,6 +50,7 @@ enum {
     READ_SIZE = 1 << 18,
     SEND_SIZE = 1 << 16,
     MAX_SIZE = 1 << 16, /* of a message */
+    REST_SIZE = 1 << 18, /* of a frame that has not come to its end */
     EVENTS = 1024,
     NAME_SIZE = 80,
     OWN_SIZE = 1024,    /* of a line of the server's own */
@@ -56,17 +61,20 @@ enum {
 
 struct client {
     int fd;
+    bool open;         /* it need not ask for frames any more, or does not */
     bool in;           /* the server has let it in */
     char name[NAME_SIZE];
     uint32_t *next;    /* by sender: the message that it must hear next */
-    char *rest;        /* of a line that has not come to its end */
-    size_t rest_size;
+    char *rest;        /* of a line or a frame that has not come to its end */
+    size_t rest_size, rest_room;
 };
 
 /* What one of the first clients says. */
 struct sender {
     char *line;         /* a message as others hear it, but for its number */
     size_t prefix_size, line_size;
+    char *message;      /* as it says it, but for its number, */
+    size_t message_size, number_at; /* which stands there */
     uint32_t sent;      /* messages that are under way or heard by all */
     uint32_t heard;     /* messages that all others have heard */
     uint32_t goal;      /* messages that it may say in a closed loop */
@@ -91,7 +99,8 @@ struct histogram {
 static int epoll, clients_size, senders_size, in_flight, size;
 static double deadline;
 static clockid_t server_clock;
-static bool spin, asks;
+static bool spin, asks, web;
+static char request[200];         /* for frames */
 static struct client *clients;
 static struct sender *senders;
 static int sender_by_port[65536]; /* its index + 1 */
@@ -104,6 +113,7 @@ static double server_began, own_began; /* CPU time until then */
 static struct histogram latency, lateness;
 static struct heard heard[READ_SIZE / DIGITS]; /* what was taken apart last, line by line */
 static int heard_size;
+static int outside, begun; /* clients whom the server has not let in; who have heard "begin" */
 
 static void fail(const char *format, ...)
 {
@@ -115,6 +125,8 @@ static void fail(const char *format, ...)
     fputc('\n', stderr);
     _exit(1); /* exit() would write an answer that waits in stdout */
 }
+
+#include "frames.h"
 
 static void *zeroed(size_t count, size_t item)
 {
@@ -171,9 +183,38 @@ static void print_percentiles(const char *name, const struct histogram *histogra
 
 /* ---- Clients ---- */
 
-static size_t rest_limit(void)
+/* With all that are closed by now, or in the next moment. */
+static void closed(const struct client *one)
 {
-    return NAME_SIZE + size + (asks ? OWN_SIZE : 0);
+    int count = 0;
+
+    usleep(50000);
+    for (int i = 0; i < clients_size && clients[i].fd; i++) {
+        struct pollfd end = {.fd = clients[i].fd, .events = POLLRDHUP};
+        count += poll(&end, 1, 0) > 0;
+    }
+    fail("the server closed %d of %d connections, one of them %s%s", count, clients_size, one->name,
+         count < clients_size ? "; it drops those that read too slowly?" : "");
+}
+
+/* How many bytes the kernel has taken. */
+static size_t give(const struct client *client, const char *data, size_t length)
+{
+    ssize_t count = send(client->fd, data, length, MSG_NOSIGNAL | MSG_DONTWAIT);
+
+    if (count < 0 && errno != EAGAIN && errno != EINTR)
+        closed(client);
+    return count > 0 ? count : 0;
+}
+
+/* A line, for which there is room in the kernel, as little comes before it. */
+static void tell(const struct client *client, const char *text)
+{
+    char data[HEADER_SIZE + NAME_SIZE];
+    size_t length = web ? write_frame(data, TEXT, text, strlen(text))
+                        : (size_t)sprintf(data, "%s\n", text);
+
+    give(client, data, length);
 }
 
 static void connect_client(struct client *client, const struct addrinfo *address)
@@ -196,7 +237,9 @@ static void connect_client(struct client *client, const struct addrinfo *address
         snprintf(client->name, NAME_SIZE, "('%s', %s%s)", host, port,
                  own.ss_family == AF_INET6 ? ", 0, 0" : "");
     client->next = zeroed(senders_size, sizeof *client->next);
-    client->rest = zeroed(rest_limit(), 1);
+    client->open = !web;
+    if (web)
+        give(client, request, strlen(request));
     struct epoll_event event = {.events = EPOLLIN, .data.ptr = client};
     if (epoll_ctl(epoll, EPOLL_CTL_ADD, client->fd, &event) < 0)
         fail("epoll_ctl: %s", strerror(errno));
@@ -235,6 +278,14 @@ static void prepare(struct sender *sender, const struct client *client)
     sprintf(sender->line, "%s dice: ", client->name);
     sender->line[sender->prefix_size] = '0';
     sender->line[sender->line_size - 1] = '\n';
+    sender->message = sender->line + sender->prefix_size;
+    sender->message_size = size;
+    if (web) {
+        sender->message = zeroed(HEADER_SIZE + size, 1);
+        sender->message_size = write_frame(sender->message, TEXT,
+                                           sender->line + sender->prefix_size, size - 1);
+        sender->number_at = sender->message_size - (size - 1);
+    }
     sender->missing = zeroed(in_flight, sizeof *sender->missing);
     sender->due_at = zeroed(in_flight, sizeof *sender->due_at);
     sender_by_port[port_in(client->name, NAME_SIZE)] = sender - senders + 1;
@@ -269,71 +320,145 @@ static void wrong(const struct client *client, const char *line, size_t length)
          line);
 }
 
-/* With all that are closed by now, or in the next moment. */
-static void closed(const struct client *one)
-{
-    int count = 0;
-
-    usleep(50000);
-    for (int i = 0; i < clients_size && clients[i].fd; i++) {
-        struct pollfd end = {.fd = clients[i].fd, .events = POLLRDHUP};
-        count += poll(&end, 1, 0) > 0;
-    }
-    fail("the server closed %d of %d connections, one of them %s%s", count, clients_size, one->name,
-         count < clients_size ? "; it drops those that read too slowly?" : "");
-}
-
 typedef void handler(struct client *client, const char *line, size_t length);
 static size_t hear_known(struct client *client);
+
+/* What was read at once, and its lines, which stand in `text` if it was frames. */
+struct piece {
+    char data[READ_SIZE + REST_SIZE], text[READ_SIZE + REST_SIZE];
+    const char *lines;
+    size_t size, lines_size;
+    size_t taken; /* of the data, to where the last line or frame that is whole ends */
+    bool lines_only; /* nothing in it asks for more than to be heard */
+};
+
+/* Whether the server has granted frames; then how many bytes that took. */
+static size_t read_answer(struct client *client, const char *data, size_t length)
+{
+    static const char granted[] = "HTTP/1.1 101 ", full[] = "HTTP/1.1 503 ";
+    const char *end = memmem(data, length, "\r\n\r\n", 4);
+
+    if (!end)
+        return 0;
+    if (memcmp(data, full, strlen(full)) == 0)
+        fail("the server is full: it refused a client");
+    if (memcmp(data, granted, strlen(granted)) != 0)
+        fail("%s asked for frames, and was answered '%.*s'", client->name,
+             (int)((char *)memchr(data, '\r', length) - data), data);
+    client->open = true;
+    outside--;
+    return end + 4 - data;
+}
+
+/* An answer to a ping, unless it would come into the midst of a message: then to the next one. */
+static void answer_ping(const struct client *client, const char *data, size_t length)
+{
+    char frame[HEADER_SIZE + 125];
+    int index = client - clients;
+
+    if (length <= 125 && (index >= senders_size || !senders[index].taken_bytes))
+        give(client, frame, write_frame(frame, PONG, data, length));
+}
+
+/* Make lines of all the frames that are whole. */
+static void unframe(struct client *client, struct piece *piece)
+{
+    const char *data = piece->data, *end = data + piece->size;
+    char *line = piece->text;
+    struct frame frame;
+
+    piece->lines_only = client->open;
+    if (!client->open)
+        data += read_answer(client, data, piece->size);
+    while (client->open && read_header(data, end - data, &frame) &&
+           (size_t)(end - data) >= frame.header + frame.length) {
+        char *start = line;
+        data += frame.header;
+        if (frame.opcode == TEXT && asks) {
+            line = write_lines(line, data, frame.length);
+        } else if (frame.opcode == TEXT) {
+            line = mempcpy(line, data, frame.length);
+            *line++ = '\n';
+        } else if (frame.opcode == PING) {
+            answer_ping(client, data, frame.length);
+        } else if (frame.opcode == CLOSE && frame.length >= 2) {
+            fail("the server closed %s with %d: '%.*s'", client->name,
+                 (unsigned char)data[0] << 8 | (unsigned char)data[1], (int)frame.length - 2,
+                 data + 2);
+        } else {
+            line = NULL;
+        }
+        if (!line)
+            fail("%s got a frame of type %d with '%.*s'", client->name, frame.opcode,
+                 frame.length < 100 ? (int)frame.length : 100, data);
+        if (line == start)
+            piece->lines_only = false;
+        data += frame.length;
+    }
+    piece->lines = piece->text;
+    piece->lines_size = line - piece->text;
+    piece->taken = data - piece->data;
+}
+
+static void find_lines(struct piece *piece)
+{
+    const char *newline = memrchr(piece->data, '\n', piece->size);
+
+    piece->lines = piece->data;
+    piece->lines_size = piece->taken = newline ? newline + 1 - piece->data : 0;
+    piece->lines_only = true;
+}
+
+static void keep(struct client *client, const char *rest, size_t length)
+{
+    if (length >= (size_t)(web ? REST_SIZE : NAME_SIZE + size + OWN_SIZE))
+        wrong(client, rest, length);
+    if (length > client->rest_room && !(client->rest = realloc(client->rest, length)))
+        fail("out of memory");
+    client->rest_room = length > client->rest_room ? length : client->rest_room;
+    client->rest_size = length;
+    memcpy(client->rest, rest, length);
+}
 
 /* Read what has come, and handle each line of it that is whole. Where listeners hear the same in
  * one piece, as from a server that coalesces, it is taken apart once, and for the others compared
  * with that: line by line it would take longer than the server needs to send it. */
 static void receive(struct client *client, handler *handle)
 {
-    static char buffers[2][READ_SIZE + NAME_SIZE + MAX_SIZE], *known = buffers[0], *data = buffers[1];
-    static size_t known_size;
-    size_t filled = client->rest_size;
+    static struct piece pieces[2], *known = &pieces[0], *fresh = &pieces[1];
+    struct piece *piece = fresh;
 
-    memcpy(data, client->rest, filled);
-    ssize_t count = recv(client->fd, data + filled, READ_SIZE, MSG_DONTWAIT);
+    memcpy(fresh->data, client->rest, client->rest_size);
+    ssize_t count = recv(client->fd, fresh->data + client->rest_size, READ_SIZE, MSG_DONTWAIT);
     if (count == 0 || (count < 0 && errno != EAGAIN && errno != EINTR))
         closed(client);
-    filled += count > 0 ? count : 0;
-    const char *line = data, *newline, *end = data + filled;
-    if (filled == known_size && memcmp(data, known, filled) == 0)
+    fresh->size = client->rest_size + (count > 0 ? count : 0);
+    if (fresh->size && fresh->size == known->size &&
+        memcmp(fresh->data, known->data, known->size) == 0)
+        piece = known;
+    else if (web)
+        unframe(client, fresh);
+    else
+        find_lines(fresh);
+    const char *line = piece->lines, *newline, *end = line + piece->lines_size;
+    if (piece == known)
         line += hear_known(client);
-    if (line == end) {
-        client->rest_size = 0;
-        return;
-    }
-    if (line == data)
+    if (line == piece->lines)
         heard_size = 0;
-    for (; (newline = memchr(line, '\n', end - line)); line = newline + 1)
+    for (; line != end; line = newline + 1) {
+        newline = memchr(line, '\n', end - line);
         handle(client, line, newline + 1 - line);
-    client->rest_size = end - line;
-    if (client->rest_size >= rest_limit())
-        wrong(client, line, client->rest_size);
-    memcpy(client->rest, line, client->rest_size);
-    known_size = client->rest_size ? 0 : filled;
-    char *other = known;
-    known = data;
-    data = other;
-}
-
-/* How many bytes the kernel has taken. */
-static size_t give(const struct client *client, const char *data, size_t length)
-{
-    ssize_t count = send(client->fd, data, length, MSG_NOSIGNAL | MSG_DONTWAIT);
-
-    if (count < 0 && errno != EAGAIN && errno != EINTR)
-        closed(client);
-    return count > 0 ? count : 0;
+    }
+    keep(client, fresh->data + piece->taken, fresh->size - piece->taken);
+    if (piece == fresh) {
+        if (fresh->taken < fresh->size || !fresh->lines_only)
+            fresh->size = 0; /* it is not known */
+        fresh = known;
+        known = piece;
+    }
 }
 
 /* ---- Who is in ---- */
-
-static int outside, begun; /* clients whom the server has not let in; who have heard "begin" */
 
 /* From all to whom something comes within the next moment. */
 static void receive_some(handler *handle)
@@ -375,22 +500,26 @@ static void hear_greeting(struct client *client, const char *line, size_t length
     }
 }
 
-/* All give their nicks at once: one by one, each would be announced by itself to all before it. */
-static void give_nicks(void)
+/* Receive until nobody is outside. */
+static void await(handler *handle, const char *complaint)
 {
     double until = seconds(CLOCK_MONOTONIC) + deadline;
 
-    outside = clients_size;
-    for (int i = 0; i < clients_size; i++) {
-        give(&clients[i], clients[i].name, strlen(clients[i].name));
-        give(&clients[i], "\n", 1);
-    }
     while (outside) {
         if (seconds(CLOCK_MONOTONIC) > until)
-            fail("%d of %d clients were not greeted within %g s; does the server ask for a nick?",
-                 outside, clients_size, deadline);
-        receive_some(hear_greeting);
+            fail("%d of %d clients were not %s within %g s", outside, clients_size, complaint,
+                 deadline);
+        receive_some(handle);
     }
+}
+
+/* All give their nicks at once: one by one, each would be announced by itself to all before it. */
+static void give_nicks(void)
+{
+    outside = clients_size;
+    for (int i = 0; i < clients_size; i++)
+        tell(&clients[i], clients[i].name);
+    await(hear_greeting, "greeted, as by a server that asks for a nick,");
     for (int i = 0; i < clients_size; i++)
         clients[i].in = false;
 }
@@ -409,14 +538,14 @@ static void gather(void)
             fail("%d of %d clients were not let in within %g s; does the server broadcast?",
                  outside, clients_size, deadline);
         if (outside && now >= call_at) {
-            give(caller, "ready\n", 6);
+            tell(caller, "ready");
             call_at = now + pause;
             pause *= 2;
         }
         bool waiting = outside;
         receive_some(hear_caller);
         if (waiting && !outside) {
-            give(caller, "begin\n", 6);
+            tell(caller, "begin");
             until = now + deadline;
         }
     }
@@ -437,25 +566,26 @@ static void say(struct sender *sender, double due_at)
 /* Whether the kernel has taken all that a sender has under way. */
 static bool flush(struct sender *sender)
 {
-    static char out[SEND_SIZE + MAX_SIZE];
+    static char out[SEND_SIZE + HEADER_SIZE + MAX_SIZE];
     size_t length;
 
     do {
         length = 0;
         for (uint32_t n = sender->taken; n != sender->sent && length < SEND_SIZE; n++) {
-            char *text = memcpy(out + length, sender->line + sender->prefix_size, size);
+            char *message = memcpy(out + length, sender->message, sender->message_size);
             uint32_t number = n;
             for (int place = DIGITS - 1; place >= 0; place--, number /= 10)
-                text[place] = '0' + number % 10;
-            length += size;
+                message[sender->number_at + place] =
+                    ('0' + number % 10) ^ (web ? mask[place % sizeof mask] : 0);
+            length += sender->message_size;
         }
         if (!length)
             return true;
         length -= sender->taken_bytes;
         size_t taken = give(&clients[sender - senders], out + sender->taken_bytes, length);
         sender->taken_bytes += taken;
-        sender->taken += sender->taken_bytes / size;
-        sender->taken_bytes %= size;
+        sender->taken += sender->taken_bytes / sender->message_size;
+        sender->taken_bytes %= sender->message_size;
         length -= taken;
     } while (!length);
     return false;
@@ -664,8 +794,9 @@ int main(int argc, char **argv)
     double rate;
     unsigned long long unmeasured, messages;
 
-    if (argc != 11)
-        fail("usage: flood HOST PORT CLIENTS SENDERS IN_FLIGHT SIZE DEADLINE SERVER_PID SPIN ASKS");
+    if (argc != 12)
+        fail("usage: flood HOST PORT CLIENTS SENDERS IN_FLIGHT SIZE DEADLINE SERVER_PID SPIN ASKS "
+             "WEB");
     clients_size = atoi(argv[3]);
     senders_size = atoi(argv[4]);
     in_flight = atoi(argv[5]);
@@ -674,6 +805,13 @@ int main(int argc, char **argv)
     server_clock = (~(clockid_t)atoi(argv[8]) << 3) | 2; /* as clock_getcpuclockid(3) makes it */
     spin = atoi(argv[9]);
     asks = atoi(argv[10]);
+    web = atoi(argv[11]);
+    outside = web ? clients_size : 0;
+    bool ipv6 = strchr(argv[1], ':');
+    snprintf(request, sizeof request,
+             "GET /ws HTTP/1.1\r\nHost: %s%s%s:%s\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+             "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n",
+             ipv6 ? "[" : "", argv[1], ipv6 ? "]" : "", argv[2]);
     if (getaddrinfo(argv[1], argv[2], &hints, &address) != 0)
         fail("%s is not a numeric address", argv[1]);
     prctl(PR_SET_TIMERSLACK, 1UL); /* ns: wake when a message is due, not 50 us later */
@@ -687,6 +825,7 @@ int main(int argc, char **argv)
         connect_client(&clients[i], address);
     for (int s = 0; s < senders_size; s++)
         prepare(&senders[s], &clients[s]);
+    await(hear_greeting, "given frames"); /* nobody is greeted yet */
     if (asks)
         give_nicks();
     gather();

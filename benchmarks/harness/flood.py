@@ -58,6 +58,10 @@ class Target(Protocol):
     def tls(self) -> ssl.SSLContext | None:
         """What its clients go by, if it speaks TLS: only the loads in Python do."""
 
+    @property
+    def websocket(self) -> bool:
+        """Whether its clients are browsers: each message of theirs is a frame."""
+
 
 @dataclass(frozen=True)
 class Measurement:
@@ -147,7 +151,7 @@ class FloodInC(Load):
         super().__init__(clients, senders, in_flight, size)
         host, port = server.address[:2]
         arguments = [host, port, clients, self.senders, in_flight, size, deadline or DEADLINE]
-        arguments += [server.pid, int(cpu is not None), int(server.asks)]
+        arguments += [server.pid, int(cpu is not None), int(server.asks), int(server.websocket)]
         command = starter(signum=signal.SIGKILL, parent=os.getpid(), session=True)
         command += [str(compiled.program(SOURCE)), *map(str, arguments)]
         with pinned(cpu):
@@ -225,8 +229,8 @@ class _InPython(Load):
     ):
         super().__init__(clients, senders, in_flight, size)
         self._pid = server.pid
-        crowd = Crowd(server.address, clients, asks=server.asks, tls=server.tls)
-        self._crowd = self.enter_context(crowd)
+        how: Any = {"asks": server.asks, "tls": server.tls, "websocket": server.websocket}
+        self._crowd = self.enter_context(Crowd(server.address, clients, **how))
 
     def _measure(self, work: Callable[[list[float]], object]) -> Measurement:
         """work: what is measured; it is given a list for the latencies of its deliveries."""

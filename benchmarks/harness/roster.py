@@ -3,21 +3,22 @@
     python -m benchmarks.harness.roster            # what is there, and how to get what is not
     python -m benchmarks.harness.roster "node --cork"        # its command line, with {port}
 
-Each is small, in the manner of its framework, and speaks the wire format of v3 and v4. They listen
-at 127.0.0.1, print nothing, and end on SIGTERM. The C and the Go ones are compiled when they are
-first used, into `sock_chat` in the user's cache folder.
+Each is small, in the manner of its framework, and speaks the wire format of v3 and v4, or for
+browsers the same in the text frames of a WebSocket. They listen at 127.0.0.1, print nothing, and
+end on SIGTERM. The C and the Go ones are compiled when they are first used, into `sock_chat` in the
+user's cache folder.
 """
 
 from __future__ import annotations
 
 import functools
-import importlib.util
+import json
 import shlex
 import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from benchmarks.harness import compiled
@@ -36,8 +37,9 @@ class Peer:
     """source: its file, in this folder; what runs it follows from the suffix.
     about: what it is, for a reader who knows ours.
     arguments: beside the port.
-    package: what it imports beside the standard library.
+    package: what it imports beside the standard library, of Python or of Node.
     fails: the tests of tests/contract/test_contract.py that it fails; above PEERS it says why.
+    websocket: its clients are browsers, so none of these tests is for it.
     """
 
     source: str
@@ -45,13 +47,29 @@ class Peer:
     arguments: tuple[str, ...] = ()
     package: str | None = None
     fails: tuple[str, ...] = ()
+    websocket: bool = False
 
     def missing(self) -> str | None:
         """What it lacks here and how to get it, in one line; None: it can be started."""
-        if self.package and not importlib.util.find_spec(self.package):
-            return f"{self.package} is not installed: pip install -e '.[peers]'"
         source = FOLDER / self.source
-        return compiled.no_compiler(source) or _refusal(source)
+        if missing := compiled.no_compiler(source) or _refusal(source):
+            return missing
+        if self.package and not self._version():
+            how = "npm install --prefix benchmarks/peers"
+            how = how if source.suffix == ".js" else "pip install -e '.[peers]'"
+            return f"{self.package} is not installed: {how}"
+        return None
+
+    def _version(self) -> str | None:
+        """Of its package; None: it is not installed."""
+        assert self.package
+        try:
+            if self.source.endswith(".js"):
+                about = FOLDER / "node_modules" / self.package / "package.json"
+                return str(json.loads(about.read_text("utf-8"))["version"])
+            return version(self.package)
+        except (FileNotFoundError, PackageNotFoundError):
+            return None
 
     def command(self, port: int | str) -> list[str]:
         """Its command line; the port may be "{port}". PeerError: it is missing, or cannot be
@@ -69,14 +87,13 @@ class Peer:
     def versions(self) -> dict[str, str]:
         """Of what it is made with: its package, its compiler or its interpreter."""
         source = FOLDER / self.source
-        if self.package:
-            return {self.package: version(self.package)}
+        package = {self.package: self._version() or ""} if self.package else {}
         if source.suffix == ".py":
-            return {}
+            return package
         first_line = compiled.version_of(source).partition("\n")[0]
         if source.suffix == ".go":
             return {"go": f"{first_line} ({compiled.age_of_go()})"}
-        return {compiled.c_compiler() if source.suffix == ".c" else "node": first_line}
+        return {compiled.c_compiler() if source.suffix == ".c" else "node": first_line, **package}
 
 
 @functools.lru_cache(maxsize=None)
@@ -193,8 +210,30 @@ PEERS: Mapping[str, Peer] = {
         ("--cork",),
         fails=(*UNBOUNDED, RESET_AS_EOF),
     ),
+    "websockets": Peer(
+        "websockets_room.py",
+        "websockets on uvloop, with its `broadcast()`",
+        package="websockets",
+        websocket=True,
+    ),
+    "aiohttp": Peer(
+        "aiohttp_room.py",
+        "aiohttp on uvloop with two tasks for each client",
+        package="aiohttp",
+        websocket=True,
+    ),
+    "node-ws": Peer("node_ws.js", "Node with ws", package="ws", websocket=True),
+    "node-ws --cork": Peer(
+        "node_ws.js",
+        "the same, which gathers by `cork()`",
+        ("--cork",),
+        package="ws",
+        websocket=True,
+    ),
 }
 """In the order of tables and charts."""
+LINE_PEERS = tuple(name for name, peer in PEERS.items() if not peer.websocket)
+"""Those whose clients are no browsers."""
 
 
 def main() -> None:

@@ -141,6 +141,7 @@ class Server:
     asks: whether it is like those of ASKING, where it is a command line.
 
     tls: what a client at `address` goes by; None: it needs no TLS there.
+    websocket: whether a client at `address` is a browser.
     """
 
     tls: ssl.SSLContext | None = None
@@ -160,6 +161,7 @@ class Server:
     ):
         self.name = server
         self.asks = asks or server in ASKING
+        self.websocket = server in PEERS and PEERS[server].websocket
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         ours = SERVERS.get(server) or VARIANTS.get(server)
         if ours:

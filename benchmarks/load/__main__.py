@@ -56,6 +56,7 @@ class Elsewhere:
 
     address: tuple[Any, ...]
     asks: bool
+    websocket: bool
     pid: int = 0
     tls: None = None
 
@@ -91,7 +92,7 @@ def run(args: argparse.Namespace, signals: Signals) -> dict[str, Any]:
         # So many can be under way before the oldest of them is a delivery that did not come.
         in_flight = math.ceil(args.rate * args.deadline / args.senders) + 2
         sizes = (args.clients, args.senders, in_flight, args.size)
-        target = server or Elsewhere(address_of(*args.connect), args.asks)
+        target = server or Elsewhere(address_of(*args.connect), args.asks, args.web)
         try:
             load = stack.enter_context(FloodInC(target, *sizes, deadline=args.deadline))
             signals.loaded = True
@@ -301,6 +302,12 @@ def parse_args() -> argparse.Namespace:
         action=argparse.BooleanOptionalAction,
         default=False,
         help="the server asks for a nick first; v5 is known to (no)",
+    )
+    add(
+        "--web",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="the clients are browsers; only with --connect, of others it is known (no)",
     )
     add("--json", metavar="FILE", help="everything as JSON; -: to stdout, the table to stderr")
     args = parser.parse_args()

@@ -120,8 +120,8 @@ class LockStep:
     def __init__(self, server: Server, clients: int, first: int = 0):
         self._server = server
         self._broadcasts = server.name not in SILENT
-        how: Any = {"broadcasts": self._broadcasts, "asks": server.asks, "tls": server.tls}
-        self._crowd = Crowd(server.address, clients, **how)
+        how: Any = {"asks": server.asks, "tls": server.tls, "websocket": server.websocket}
+        self._crowd = Crowd(server.address, clients, broadcasts=self._broadcasts, **how)
         self.clients = self._crowd.clients
         self._speaker = self.clients[0]
         self._speaker.sent = first

@@ -1,4 +1,4 @@
-"""The blocks of v5's page: its options, its commands, and what its features cost."""
+"""The blocks of v5's page: its options, commands and metrics, and what its features cost."""
 
 from __future__ import annotations
 
@@ -50,6 +50,19 @@ def commands() -> str:
         rows.append(
             [code(command.usage), command.help, where or "operators" * command.for_operators]
         )
+    return block(table(rows, numbers=False))
+
+
+def metrics() -> str:
+    """What Prometheus gets of v5."""
+    from sock_chat.metrics import METRICS, PREFIX
+
+    rows = [["metric", "type", "meaning"]]
+    for entry in METRICS:
+        values = [each.name.lower() for each in entry.values]
+        label = f"{{{entry.label}}}" if values else ""
+        by = f" {entry.label}: {', '.join(values)}." if values else ""
+        rows.append([f"`{PREFIX}{entry.name}{label}`", entry.type, entry.help + by])
     return block(table(rows, numbers=False))
 
 

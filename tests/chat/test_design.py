@@ -12,8 +12,8 @@ from benchmarks.harness.files import ROOT
 PACKAGE = ROOT / "stages" / "v5" / "sock_chat"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 CORE = (
-    *("audience", "codec", "commands", "door", "events", "limits", "names", "naming", "registry"),
-    *("room", "rooms", "script", "session", "table"),
+    *("audience", "codec", "commands", "counters", "door", "events", "limits", "names", "naming"),
+    *("registry", "room", "rooms", "script", "session", "table"),
 )
 OUTSIDE = {
     *("asyncio", "os", "select", "selectors", "signal", "socket", "sqlite3", "ssl", "threading"),

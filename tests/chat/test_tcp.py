@@ -113,7 +113,7 @@ def test_nobody_stays_at_the_door(drive: Callable[[Drive], None]) -> None:
 
 def test_an_idle_client_has_no_timer(drive: Callable[[Drive], None]) -> None:
     async def test(server: Server, sock: socket.socket) -> None:
-        (connection,) = server._connections
+        (connection,) = server.connections
         await until(lambda: connection._next is None)
         assert (connection._look, connection._end, connection._expiry) == (None, None, None)
 

@@ -17,6 +17,7 @@ from typing import Any, cast
 from sock_chat import names
 from sock_chat.chat import Chat, Visit
 from sock_chat.codec import LINES, Codec, Input, LineDecoder
+from sock_chat.counters import Counters
 from sock_chat.events import Private, Said
 from sock_chat.limits import Throttle
 from sock_chat.link import Reason
@@ -248,16 +249,17 @@ class World:
         self.begun = False
         self.clients: list[Client] = []
         tokens = count(1)
+        self.counters = Counters()
         self.log = FakeLog(self.later)
         self.names = FakeNames(lambda: self.clock, lambda: f"token{next(tokens)}")
         self.names.later = self.later
         self.accounts = FakeAccounts(self)
         self.people = FakePeople(self)
         self.names.is_banned = lambda nick: nick.folded in self.people.banned
-        self.rooms = Rooms(self.log, lambda: self.clock, self.today, self.begin)
+        self.rooms = Rooms(self.log, lambda: self.clock, self.today, self.begin, self.counters)
         self.chat = Chat(
             rooms=self.rooms, log=self.log, names=self.names, accounts=self.accounts,
-            people=self.people, clock=lambda: self.clock, today=self.today,
+            people=self.people, counters=self.counters, clock=lambda: self.clock, today=self.today,
             operators=frozenset(operators), rate=rate, burst=burst,
         )  # fmt: skip
 

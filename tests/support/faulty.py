@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
+import operator
 import os
 import select
 import socket
@@ -22,13 +24,15 @@ LAST, AFTER = b" 00000009", b" 00000010"
 
 
 class Faulty(threading.Thread):
-    """fault: is asked about each line that begins with a number; all others go to all others."""
+    """fault: is asked about each line that begins with a number; all others go to all others.
 
-    def __init__(self, fault: Fault):
+    websocket: each line is a text frame, and short."""
+
+    def __init__(self, fault: Fault, websocket: bool = False):
         super().__init__(daemon=True)
         self.fault = fault
         self.pid = os.getpid()
-        self.asks, self.tls = False, None
+        self.asks, self.tls, self.websocket = False, None, websocket
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=64)
         self.address: tuple[Any, ...] = self.listener.getsockname()
         self.socks: dict[int, socket.socket] = {}
@@ -58,8 +62,21 @@ class Faulty(threading.Thread):
                     continue
                 with contextlib.suppress(OSError):  # ENOTCONN: it left while it spoke
                     name = str(self.socks[fd].getpeername())
-                    for line in data.splitlines(keepends=True):
+                    for line in self.lines_of(fd, data):
                         self.say(fd, f"{name} dice: ".encode() + line)
+
+    def lines_of(self, fd: int, data: bytes) -> list[bytes]:
+        if not self.websocket:
+            return data.splitlines(keepends=True)
+        if data.startswith(b"GET "):
+            self.socks[fd].sendall(b"HTTP/1.1 101 Switching Protocols\r\n\r\n")
+            return []
+        lines = []
+        while data:
+            mask, end = data[2:6], 6 + (data[1] & 0x7F)
+            lines.append(bytes(map(operator.xor, data[6:end], itertools.cycle(mask))) + b"\n")
+            data = data[end:]
+        return lines
 
     def say(self, sender: int, line: bytes) -> None:
         others = [fd for fd in self.socks if fd != sender]
@@ -68,6 +85,8 @@ class Faulty(threading.Thread):
 
     def deliver(self, deliveries: Deliveries) -> None:
         for fd, text in deliveries:
+            if self.websocket:
+                text = bytes([0x81, len(text) - 1]) + text[:-1]
             with contextlib.suppress(KeyError, OSError):  # this client has seen enough
                 self.socks[fd].sendall(text)
 

@@ -30,23 +30,29 @@ LOADS: dict[str, Callable[[Target], Load]] = {
     "flood.c": lambda server: FloodInC(server, 3, 2),
     "flood in Python": lambda server: FloodInPython(server, 3, 2),
 }
+IN_FRAMES = {f"{kind}, in frames": load for kind, load in LOADS.items()}
 
 
 @pytest.fixture(params=LOADS)
 def load(request: pytest.FixtureRequest) -> Callable[[Target], Load]:
     kind: str = request.param
-    if kind == "flood.c" and no_compiler(SOURCE):
+    if kind.startswith("flood.c") and no_compiler(SOURCE):
         needed_in_ci("no C compiler")
-    return LOADS[kind]
+    return {**LOADS, **IN_FRAMES}[kind]
 
 
+@pytest.mark.parametrize("load", [*LOADS, *IN_FRAMES], indirect=True)
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_spoiled_delivery_is_an_error(
-    load: Callable[[Target], Load], fault: Fault, monkeypatch: pytest.MonkeyPatch
+    load: Callable[[Target], Load],
+    fault: Fault,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
 ) -> None:
     for module in ("crowd", "flood"):  # what is lost is waited for
         monkeypatch.setattr(f"benchmarks.harness.{module}.DEADLINE", 0.5)
-    with Faulty(fault) as server, load(server) as driven:
+    faulty = Faulty(fault, websocket="in frames" in request.node.name)
+    with faulty as server, load(server) as driven:
         in_c = isinstance(driven, FloodInC)
         with pytest.raises(DeliveryError, match=FAULTS[fault] if in_c else None):
             driven.run(30 if isinstance(driven, LockStep) else 10)

@@ -9,6 +9,7 @@ import errno
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,8 +18,10 @@ from pathlib import Path
 import pytest
 
 from benchmarks.harness import compiled
+from benchmarks.harness.compiled import no_compiler
 from benchmarks.harness.files import ROOT
-from benchmarks.harness.roster import PEERS, SOMETIMES, Peer, PeerError
+from benchmarks.harness.flood import SOURCE, FloodInC, LockStep
+from benchmarks.harness.roster import LINE_PEERS, PEERS, SOMETIMES, Peer, PeerError
 from benchmarks.harness.server import Server
 from tests.conftest import Strace
 from tests.contract import test_contract
@@ -39,7 +42,7 @@ def command(name: str) -> str:
     return shlex.join(PEERS[name].command("{port}"))
 
 
-@pytest.mark.parametrize("peer", PEERS)
+@pytest.mark.parametrize("peer", LINE_PEERS)
 def test_peer_is_a_chat_room(peer: str) -> None:
     with Server(command(peer)) as server:
         room = Room(server, logs=False)
@@ -72,8 +75,23 @@ def test_peer_is_a_chat_room(peer: str) -> None:
         assert (server.log.rest(), server.errors.rest()) == ([], []), "it prints nothing"
 
 
+@pytest.mark.parametrize("peer", [peer for peer in PEERS if peer not in LINE_PEERS])
+def test_peer_is_a_chat_room_for_browsers(peer: str) -> None:
+    """For both loads, one of which reads the frames by itself."""
+    command(peer)
+    with Server(peer) as server:
+        with LockStep(server, 4) as steps:
+            assert steps.run(8).deliveries == 24
+        if no_compiler(SOURCE):
+            needed_in_ci("no C compiler")
+        with FloodInC(server, 12, 3) as load:
+            assert load.run(BURST).deliveries == 3 * BURST * 11
+        assert server.stop() in (0, -signal.SIGTERM)
+        assert (server.log.rest(), server.errors.rest()) == ([], []), "it prints nothing"
+
+
 @pytest.mark.long
-@pytest.mark.parametrize("peer", PEERS)
+@pytest.mark.parametrize("peer", LINE_PEERS)
 def test_peer_fails_what_its_roster_says(peer: str) -> None:
     """Of the contract, as `pytest --server COMMAND` runs it; and nothing else."""
     options = ["-q", "--tb=no", "-p", "no:cacheprovider", "-p", "no:xdist"]
@@ -88,10 +106,14 @@ def test_peer_fails_what_its_roster_says(peer: str) -> None:
 
 
 def test_missing_package_says_how_to_get_it() -> None:
-    peer = Peer("trio_streams.py", package="no_such_package")
-    assert peer.missing() == "no_such_package is not installed: pip install -e '.[peers]'"
-    with pytest.raises(PeerError, match="no_such_package is not installed"):
-        peer.command(8080)
+    how = {"trio_streams.py": "pip install -e '.[peers]'"}
+    if shutil.which("node"):
+        how["node_ws.js"] = "npm install --prefix benchmarks/peers"
+    for source, install in how.items():
+        peer = Peer(source, package="no_such_package")
+        assert peer.missing() == f"no_such_package is not installed: {install}"
+        with pytest.raises(PeerError, match="no_such_package is not installed"):
+            peer.command(8080)
 
 
 @pytest.mark.parametrize("error", ["EINVAL", "EPERM", "ENOSYS"])

@@ -13,5 +13,5 @@ them: a connection is a `link`, what they ask for and have to wait for stands in
 
 The world is `tcp` and `tls`, with `proxy` before them; `turns`, which says when a turn ends; the
 `store` and the `storage` in it; and the `server` that has them all, which `launch` makes of the
-`config`.
+`config`. What happens is counted in `counters`, and shown by `metrics`.
 """

@@ -60,7 +60,7 @@ class LocalAccounts:
         self._throttle = Throttle()
         self._hasher = PasswordHasher(TIME, MEMORY, PARALLELISM, type=Type.ID)
         self._pool = ThreadPoolExecutor(THREADS, "hash", _prepare_thread)
-        self._waiting = 0
+        self.waiting = 0  # passwords, for a thread
         self._accounts: dict[str, Account] = {}  # by the folded nick
         for folded, *account in store.wait(_load):
             self._accounts[folded] = Account(*account)
@@ -71,7 +71,7 @@ class LocalAccounts:
         account, began = self._accounts.get(nick.folded), self._clock()
         if account is None:
             done(Check.NO_OWNER)
-        elif self._waiting >= QUEUE or not self._throttle.begin(address, began):
+        elif self.waiting >= QUEUE or not self._throttle.begin(address, began):
             done(Check.TOO_MANY)
         else:
 
@@ -142,7 +142,7 @@ class LocalAccounts:
         for somebody waits for it."""
 
         def finish(result: T | None) -> None:
-            self._waiting -= 1
+            self.waiting -= 1
             done(result)
 
         def run() -> None:
@@ -152,7 +152,7 @@ class LocalAccounts:
             with suppress(RuntimeError):  # the loop has ended
                 self._post(partial(finish, result))
 
-        self._waiting += 1
+        self.waiting += 1
         self._pool.submit(run)
 
 

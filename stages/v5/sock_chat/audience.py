@@ -56,6 +56,7 @@ class Cut:
 class Audience:
     def __init__(self) -> None:
         self._groups: defaultdict[Codec, dict[Author, Member]] = defaultdict(dict)
+        self.size = 0
 
     def get(self, author: Author) -> Member | None:
         for group in self._groups.values():
@@ -64,11 +65,13 @@ class Audience:
         return None
 
     def put(self, author: Author, member: Member) -> None:
-        self._groups[member.codec][author] = member
+        group = self._groups[member.codec]
+        self.size += author not in group
+        group[author] = member
 
     def remove(self, author: Author) -> None:
         for group in self._groups.values():
-            group.pop(author, None)
+            self.size -= group.pop(author, None) is not None
 
     def cut(self, author: Author, cuts: dict[Author, Cut]) -> Cut | None:
         """The cut of somebody who hears the room."""

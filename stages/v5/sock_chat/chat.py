@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
+from sock_chat.counters import Counters
 from sock_chat.limits import TokenBucket
 from sock_chat.log import Log
 from sock_chat.rooms import GENERAL, Rooms
@@ -19,6 +20,7 @@ class Chat:
     names: Names
     accounts: Accounts
     people: People
+    counters: Counters
     clock: Callable[[], float]
     today: Callable[[], datetime]
     operators: frozenset[str] = frozenset()  # folded nicks

@@ -37,7 +37,7 @@ class Journal:
         why = f" ({reason.value})" if reason.value else ""
         address, session = connection.name, connection.session
         if session is None:
-            if why:
+            if why and reason is not Reason.FULL:  # of which full() has one line for many
                 line = f"Cliente rechazado: {address}{why}"
                 self._write("refused", line, address=address, reason=reason.value)
             return

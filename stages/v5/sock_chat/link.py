@@ -10,6 +10,14 @@ HIGH_WATER = 1 << 20  # bytes that may wait for a client; with more it is a slow
 LOW_WATER = 1 << 16  # bytes waiting for a client above which its lines are not handled
 
 
+class Kind(Enum):
+    """How a client is connected."""
+
+    LINES = "lines"
+    TLS = "tls"
+    BROWSER = "browser"
+
+
 class Reason(Enum):
     """Why the server closes a connection. The value is for the operator's log."""
 
@@ -24,6 +32,7 @@ class Reason(Enum):
     SLOW = "lector lento"
     NO_TLS = "sin TLS"
     BAD_HEADER = "cabecera PROXY mal formada"
+    FULL = "servidor lleno"
 
 
 class Member(Protocol):

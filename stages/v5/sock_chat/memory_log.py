@@ -32,6 +32,11 @@ class MemoryLog:
     def _keep(self, turn: Turn, messages: Sequence[Said]) -> None:
         """Before anybody hears them."""
 
+    @property
+    def queue(self) -> tuple[int, int]:
+        """Messages that wait to be written, and what they take of the queue, in bytes."""
+        return 0, 0
+
     def latest(self, room: str, count: int, upto: int, done: Callable[[Past], None]) -> None:
         messages, _ = self._tails.find(room, 0, upto)
         done(Past(messages[-count:], True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from sock_chat import names
@@ -65,9 +66,15 @@ async def log_in(session: Session, text: str, password: str) -> bool:
 async def prove(session: Session, nick: Nick, text: str) -> bool:
     """Whether this is the password of the owner. If not, the client has been told."""
     password = names.parse_password(text) or ""  # which nobody has, but takes as long to check
-    check = await Late[Check](
-        lambda done: session.chat.accounts.check(nick, password, session.address, done)
-    )
+
+    def ask(done: Callable[[Check], None]) -> None:
+        def answer(check: Check) -> None:
+            session.chat.counters.passwords[check] += 1  # whoever has left meanwhile counts, too
+            done(check)
+
+        session.chat.accounts.check(nick, password, session.address, answer)
+
+    check = await Late(ask)
     if check is Check.NO_OWNER:
         session.refuse(f"El apodo {nick.shown} no tiene dueño.")
     elif check is Check.TOO_MANY:

@@ -17,6 +17,7 @@ from functools import partial
 from typing import NamedTuple
 
 from sock_chat.audience import Audience, Cut, Newcomer
+from sock_chat.counters import Counters
 from sock_chat.events import Joined, Left, Post, Renamed, RoomEvent, Said, Welcome
 from sock_chat.link import Member
 from sock_chat.log import Author, Log, Past, Turn
@@ -49,6 +50,7 @@ class Room:
         today: Callable[[], datetime],
         begin: Callable[["Room"], None],
         posted: Callable[[Post], None],
+        counters: Counters,
     ):
         self.name = name
         self.places = 0  # that are kept for those who are on their way
@@ -56,6 +58,7 @@ class Room:
         self._today = today
         self._begin = begin
         self._posted = posted
+        self._counters = counters
         self._entries: list[tuple[Author, RoomEvent]] = []  # of the turn
         self._size = 0
         self._nicks: dict[Author, str] = {}  # of all in it, on whatever server
@@ -123,11 +126,15 @@ class Room:
         after: list[Callable[[], None]] = []  # for when all have heard of it
         first = next((event for _, event in turn.entries if isinstance(event, Said)), None)
         position = first.position - 1 if first else self._log.position
+        messages = deliveries = 0
         for index, (author, event) in enumerate(turn.entries):
             if isinstance(event, Said):
                 position = event.position
+                messages += 1
+                deliveries += self._audience.size
                 if cut := self._audience.cut(author, cuts):
                     cut.own.append(index)
+                    deliveries -= 1
                 if isinstance(event, Post):
                     after.append(partial(self._posted, event))
             elif isinstance(event, Joined):
@@ -148,6 +155,10 @@ class Room:
                     self._audience.remove(author)
                 after += self._waiting.pop(author, [])
         self._audience.tell(turn.entries, cuts)
+        counters = self._counters
+        counters.turns += 1
+        counters.messages += messages
+        counters.deliveries += deliveries
         for call in after:
             call()
 

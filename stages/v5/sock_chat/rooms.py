@@ -6,6 +6,7 @@ A room comes with the first who enters it and goes with the last who leaves. `ge
 from collections.abc import Callable
 from datetime import datetime
 
+from sock_chat.counters import Counters
 from sock_chat.events import Ack, Error, Post, RoomEvent, Said
 from sock_chat.limits import Recent
 from sock_chat.link import Member
@@ -30,12 +31,14 @@ class Rooms:
         clock: Callable[[], float],
         today: Callable[[], datetime],
         begin: Callable[[], None],
+        counters: Counters,
         record: Callable[[Turn], None] | None = None,
     ):
         self._log = log
         self._clock = clock
         self._today = today
         self._begin = begin
+        self._counters = counters
         self._record = record
         self._begun: list[Room] = []  # in the order in which their turns have begun
         self._recent: Recent[Ack | list[Member]] = Recent(REPEATED)
@@ -58,6 +61,9 @@ class Rooms:
         """Give back a place."""
         room.places -= 1
         self._end(room)
+
+    def __len__(self) -> int:
+        return len(self._rooms)
 
     def counts(self) -> list[tuple[str, int]]:
         return sorted((name, room.count) for name, room in self._rooms.items())
@@ -111,7 +117,7 @@ class Rooms:
             self._deliver(turn._replace(entries=others))
 
     def _create(self, name: str) -> Room:
-        return Room(name, self._log, self._today, self._turn, self._posted)
+        return Room(name, self._log, self._today, self._turn, self._posted, self._counters)
 
     def _turn(self, room: Room) -> None:
         if not self._begun:

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from sock_chat import names, service_manager
 from sock_chat.chat import Chat
 from sock_chat.config import Config
+from sock_chat.counters import Counters
 from sock_chat.journal import Journal
 from sock_chat.limits import ConnectionLimiter
 from sock_chat.link import Reason
@@ -43,16 +44,18 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 def make_chat(
     config: Config,
     storage: Storage,
+    counters: Counters,
     begin: Callable[[], None],
     record: Callable[[Turn], None] | None,
 ) -> Chat:
     """Everything that sessions share."""
     return Chat(
-        rooms=Rooms(storage.log, time.monotonic, today, begin, record),
+        rooms=Rooms(storage.log, time.monotonic, today, begin, counters, record),
         log=storage.log,
         names=storage.names,
         accounts=storage.accounts,
         people=storage.people,
+        counters=counters,
         clock=time.monotonic,
         today=today,
         operators=frozenset(nick.folded for each in config.operator if (nick := names.parse(each))),
@@ -94,19 +97,22 @@ class Server:
         self.config = config
         self.context = context
         self.loop: asyncio.AbstractEventLoop
+        self.started = time.time()
+        self.counters = Counters()
         self.turns = Turns(lambda: self.chat.rooms.flush())
         self.storage = Storage(
             config,
             post=lambda call: self.loop.call_soon_threadsafe(call),
             later=lambda seconds, call: self.loop.call_later(seconds, call),
             report=lambda line: say(visible(line)),
+            counters=self.counters,
         )
         self.journal = Journal(config, today)
         record = self.journal.record if self.journal.wants_messages else None
-        self.chat = make_chat(config, self.storage, self.turns.begin, record)
+        self.chat = make_chat(config, self.storage, self.counters, self.turns.begin, record)
         self._doors = doors
         self._limit = limit - RESERVE
-        self._connections: set[Connection] = set()
+        self.connections: set[Connection] = set()
         self._counted: dict[Connection, ConnectionLimiter] = {}  # with who counts it
         self._inside = ConnectionLimiter(config.per_address)
         self._handshakes = ConnectionLimiter(config.per_address)
@@ -115,10 +121,11 @@ class Server:
 
     def admit(self, connection: Connection) -> bool:
         transport = connection.transport
-        self._connections.add(connection)
+        self.connections.add(connection)
+        self.counters.accepted[connection.kind] += 1
         if transport.get_extra_info("socket").fileno() >= self._limit:
             transport.write(FULL)  # an empty send buffer takes these few bytes at once
-            transport.close()
+            connection.close(Reason.FULL)
             self.journal.full(f"no quedan descriptores por debajo del {self._limit}")
             return False
         self.journal.has_room()
@@ -150,7 +157,9 @@ class Server:
             session.finish(Reason.CROWDED, CROWDED)
 
     def leave(self, connection: Connection, reason: Reason) -> None:
-        self._connections.discard(connection)
+        if connection in self.connections:
+            self.connections.remove(connection)
+            self.counters.closed[reason] += 1
         self._forget(connection)
         self.journal.gone(connection, reason)
 
@@ -194,15 +203,15 @@ class Server:
             listening.close()
         deadline = self.loop.time() + DRAIN
         self.chat.rooms.flush()
-        for connection in list(self._connections):
+        for connection in list(self.connections):
             if connection.session:
                 connection.session.stop(0.0)
             else:
                 connection.transport.abort()
         self.chat.rooms.flush()
-        while self._connections and self.loop.time() < deadline:
+        while self.connections and self.loop.time() < deadline:
             await asyncio.sleep(0.01)
-        for connection in list(self._connections):
+        for connection in list(self.connections):
             connection.transport.abort()
         await asyncio.sleep(0)
 
@@ -223,6 +232,7 @@ class Server:
         if isinstance(error, OSError) and error.errno in NO_RESOURCES:
             self.journal.full(str(error))  # accept() failed; asyncio tries again after a second
         elif error:
+            self.counters.errors += 1
             say(f"Error interno: {type(error).__name__} en {_places(error)}", STDERR)
         else:
             say(context["message"], STDERR)

@@ -41,9 +41,9 @@ NEVER = float("inf")
 
 class Session:
     __slots__ = (
-        "_bucket", "_in_run", "_input", "_input_ended", "_runner", "_started", "_time_left",
-        "chat", "claimed", "deadline", "ended", "failures", "link", "nick", "owner", "room",
-        "room_name", "visit",
+        "_bucket", "_in_run", "_input", "_input_ended", "_limited", "_runner", "_started",
+        "_time_left", "chat", "claimed", "deadline", "ended", "failures", "link", "nick", "owner",
+        "room", "room_name", "visit",
     )  # fmt: skip
 
     def __init__(self, chat: Chat, link: Link, visit: Visit):
@@ -63,6 +63,7 @@ class Session:
         self._started = False  # a line has been handled
         self.claimed = ""  # the folded form of a nick that it has asked for
         self._bucket = chat.bucket()
+        self._limited = 0.0  # until when the rate limit has delayed it
         self.deadline = chat.clock() + chat.naming_time  # of expire(); NEVER: there is none
 
     @property
@@ -101,6 +102,7 @@ class Session:
                 if budget <= 0:
                     return 0.0
                 if bucket and (delay := bucket.take(now)):
+                    self._count_delay(now, delay)
                     return delay
                 line = lines[index]
                 index += 1
@@ -116,6 +118,11 @@ class Session:
         if self._input_ended and not runner.waits_for_answer:
             self.quit()
         return NEVER
+
+    def _count_delay(self, now: float, delay: float) -> None:
+        """Once, however often it is asked for before it is over."""
+        self.chat.counters.limited += now + delay - max(now, self._limited)
+        self._limited = now + delay
 
     @property
     def idle(self) -> bool:

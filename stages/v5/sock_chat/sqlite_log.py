@@ -66,6 +66,11 @@ class SqliteLog(MemoryLog):
         self._refusing = False
         self._lost = 0  # messages, since the disk refuses
 
+    @property
+    def queue(self) -> tuple[int, int]:
+        waiting = sum([len(lines.messages) for lines in (*self._writing, *self._waiting)])
+        return waiting, self._size
+
     def full(self, author: Speaker) -> bool:
         if self._refusing or self._shares[author] < QUEUE_SIZE - self._size:
             return False
@@ -143,6 +148,7 @@ class SqliteLog(MemoryLog):
             lines = self._waiting.popleft()
             self._release(lines)
             self._lost += len(lines.messages)
+            self._store.counters.lost += len(lines.messages)
             self._forgotten = lines.messages[-1].position
 
     def _release(self, lines: Lines) -> None:

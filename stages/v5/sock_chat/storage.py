@@ -10,6 +10,7 @@ from errno import ENOENT
 from sock_chat import accounts, names
 from sock_chat.accounts import LocalAccounts
 from sock_chat.config import Config
+from sock_chat.counters import Counters
 from sock_chat.memory_log import MemoryLog
 from sock_chat.people import LocalPeople
 from sock_chat.registry import LocalNames
@@ -27,8 +28,9 @@ class Storage:
         post: Post,
         later: Callable[[float, Callable[[], None]], object],
         report: Callable[[str], None],
+        counters: Counters,
     ):
-        self._store = Store(config.db, post)
+        self._store = Store(config.db, post, counters)
         self.log = (
             MemoryLog(secrets.token_hex(8))
             if config.db == MEMORY

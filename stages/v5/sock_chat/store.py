@@ -22,7 +22,10 @@ from contextlib import suppress
 from functools import partial
 from queue import SimpleQueue
 from threading import Thread
+from time import perf_counter
 from typing import Any, NamedTuple, TypeVar
+
+from sock_chat.counters import Counters
 
 MEMORY = ":memory:"
 VERSION = 1
@@ -59,10 +62,11 @@ class _Order(NamedTuple):
 
 
 class Store:
-    def __init__(self, path: str, post: Post):
+    def __init__(self, path: str, post: Post, counters: Counters | None = None):
         """Open the file, or make it. Raises StoreError."""
         self._path = path
         self._post = post
+        self.counters = counters or Counters()
         self._lock = -1
         try:
             if path != MEMORY:
@@ -119,17 +123,21 @@ class Store:
 
     def _run(self) -> None:
         leave_signals()
-        database = self._database
+        database, counters = self._database, self.counters
         while order := self._orders.get():
+            begun, changes = perf_counter(), database.total_changes
             try:
                 result = order.job(database)
                 if database.in_transaction:
                     database.execute("COMMIT")
             except Exception as error:  # nothing may end this thread
+                counters.refused_commits += 1
                 with suppress(sqlite3.Error):
                     database.rollback()
                 order.failed(error)
             else:
+                if database.total_changes != changes:
+                    counters.commits.observe(perf_counter() - begun)
                 order.done(result)
         with suppress(sqlite3.Error):
             database.close()

@@ -24,7 +24,7 @@ from typing import Protocol, cast
 from sock_chat.chat import Chat, Visit
 from sock_chat.codec import LINES, Codec, LineDecoder
 from sock_chat.limits import is_loopback
-from sock_chat.link import HIGH_WATER, LOW_WATER, Reason
+from sock_chat.link import HIGH_WATER, LOW_WATER, Kind, Reason
 from sock_chat.session import NEVER, Session
 from sock_chat.turns import Turns
 
@@ -68,13 +68,13 @@ class Connection(asyncio.BufferedProtocol):
         "_reading", "_reason", "_send", "address", "name", "session", "transport", "write",
     )  # fmt: skip
     codec: Codec = LINES
+    kind = Kind.LINES
 
     def __init__(self, owner: Owner):
         self._owner = owner
         self._decoder = LineDecoder()
         self._reason: Reason | None = None  # why it is closed
-        self._reading = True
-        self._input_ended = False
+        self._reading, self._input_ended = True, False
         self._next: asyncio.Handle | None = None  # the session's next run()
         self._look: asyncio.Handle | None = None  # while it is not read
         self._end: asyncio.Handle | None = None  # aborts what does not end by itself
@@ -208,10 +208,10 @@ class Connection(asyncio.BufferedProtocol):
         self._next = loop.call_later(delay, self._run) if delay else loop.call_soon(self._run)
 
     def _keep_deadline(self) -> None:
-        assert self.session
         if self._expiry:
             self._expiry.cancel()
             self._expiry = None
+        assert self.session
         self._deadline = self.session.deadline
         if self._deadline != NEVER:
             delay = self._deadline - self._owner.chat.clock()

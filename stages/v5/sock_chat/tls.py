@@ -13,7 +13,7 @@ from __future__ import annotations
 import ssl
 from contextlib import suppress
 
-from sock_chat.link import Reason
+from sock_chat.link import Kind, Reason
 from sock_chat.tcp import Connection, Owner
 
 HANDSHAKE = 10.0  # seconds
@@ -33,6 +33,7 @@ def make_context(certificate: str, key: str | None) -> ssl.SSLContext:
 
 class TlsConnection(Connection):
     __slots__ = ("_context", "_incoming", "_outgoing", "_tls")
+    kind = Kind.TLS
 
     def __init__(self, owner: Owner, context: ssl.SSLContext):
         super().__init__(owner)
@@ -44,6 +45,7 @@ class TlsConnection(Connection):
         if not self._owner.begin_handshake(self):
             self.abort(Reason.CROWDED)
             return
+        self._owner.chat.counters.tls_handshakes += 1
         self._tls = self._context.wrap_bio(self._incoming, self._outgoing, server_side=True)
         self._send = self._encrypt
         self._end = self._owner.loop.call_later(HANDSHAKE, self.abort, Reason.NO_TLS)
@@ -80,6 +82,11 @@ class TlsConnection(Connection):
     def eof_received(self) -> bool:
         self.end_input(is_whole=False)
         return self.session is not None
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if self._tls and self._tls.version() is None:  # there is none until the handshake is over
+            self._owner.chat.counters.tls_failures += 1
+        super().connection_lost(error)
 
     def close(self, reason: Reason) -> None:
         if self._tls and self._reason is None:

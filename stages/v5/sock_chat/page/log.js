@@ -1,0 +1,163 @@
+/**
+ * The log: a window on a timeline. Of its entries only those around what the reader sees are in the
+ * document: WINDOW at the end, MOST on the way through the past. What is above or below comes when
+ * the reader comes near it.
+ *
+ * A reader at the end follows it. One who reads elsewhere stays where he is, whatever comes or goes
+ * above: the browser's own anchoring is off, for not all browsers have it, and two would disagree.
+ */
+
+import { arrange, byId, write } from "./elements.js";
+import { beginsDay, dayElement, entryElement, leads, updateEntry } from "./entry.js";
+import { plural } from "./text.js";
+
+/** @typedef {import("./timeline.js").Entry} Entry @typedef {import("./timeline.js").Timeline} Timeline */
+
+const WINDOW = 150; // entries
+const STEP = 75;
+const MOST = 400;
+const NEAR = 800; // pixels to the edge of the window at which it is moved
+const AT_END = 48; // pixels that are the end
+const SETTLING = 1000; // milliseconds for which the past that has been put in is not read out
+
+export class Log {
+  /** @param {{retry: (entry: Entry) => void, attended: (attended: boolean) => void}} handlers */
+  constructor(handlers) {
+    this.handlers = handlers;
+    this.scroller = byId("scroller");
+    this.log = byId("log");
+    this.news = byId("news");
+    /** @type {Timeline | undefined} */
+    this.timeline = undefined;
+    this.from = 0;
+    this.to = 0;
+    this.following = true;
+    /** @type {Map<Entry | string, HTMLElement>} of entries, and of days */
+    this.elements = new Map();
+    this.liveTimer = 0;
+    this.scroller.addEventListener("scroll", () => this.#scrolled(), { passive: true });
+    this.news.addEventListener("click", () => this.follow());
+    new ResizeObserver(() => this.#stick()).observe(this.scroller);
+    document.addEventListener("visibilitychange", () => this.#attend());
+  }
+
+  /** Show what the timeline has now. @param {Timeline} timeline @param {Set<Entry>} changed */
+  show(timeline, changed) {
+    for (const entry of changed) {
+      const shown = this.elements.get(entry);
+      if (shown) updateEntry(shown, entry, this.handlers.retry);
+    }
+    if (timeline !== this.timeline) {
+      this.timeline = timeline;
+      this.following = true;
+      this.elements.clear();
+      this.log.replaceChildren();
+      this.to = 0;
+      this.#hush();
+    }
+    this.#render();
+    this.#attend();
+  }
+
+  /** Go to the end. */
+  follow() {
+    this.following = true;
+    this.#hush();
+    this.#render();
+    this.#attend();
+  }
+
+  /** What is put in now is not new. */
+  #hush() {
+    this.log.setAttribute("aria-live", "off");
+    clearTimeout(this.liveTimer);
+    this.liveTimer = setTimeout(() => this.log.setAttribute("aria-live", "polite"), SETTLING);
+  }
+
+  #render() {
+    const { timeline } = this;
+    if (!timeline) return;
+    const { base, end } = timeline;
+    if (this.following) {
+      this.from = Math.max(base, end - WINDOW);
+      this.to = end;
+    } else {
+      // What comes is put in below, as long as the window is not full.
+      if (end - this.from <= MOST) this.to = end;
+      this.to = Math.min(this.to, end);
+      this.from = Math.min(Math.max(this.from, base), this.to);
+    }
+    const anchor = this.following ? undefined : this.#anchor();
+    arrange(this.log, this.#elements(timeline));
+    if (anchor?.shown.isConnected) {
+      this.scroller.scrollTop += anchor.shown.getBoundingClientRect().top - anchor.top;
+    }
+    this.#stick();
+    const { unread } = timeline;
+    this.news.hidden = this.following;
+    write(this.news, unread ? plural(unread, "mensaje nuevo", "mensajes nuevos") : "Ir al final");
+  }
+
+  /** @param {Timeline} timeline */
+  #elements(timeline) {
+    const kept = new Map();
+    let before = timeline.at(this.from - 1);
+    for (let number = this.from; number < this.to; number += 1) {
+      const entry = /** @type {Entry} */ (timeline.at(number));
+      if (beginsDay(before, entry)) {
+        const key = entry.at.toDateString();
+        if (!kept.has(key)) kept.set(key, this.elements.get(key) ?? dayElement(entry.at));
+      }
+      const shown = this.elements.get(entry) ?? entryElement(entry, this.handlers.retry);
+      if (entry.kind === "message") shown.classList.toggle("leads", leads(before, entry));
+      kept.set(entry, shown);
+      before = entry;
+    }
+    this.elements = kept;
+    return [...kept.values()];
+  }
+
+  /** The first element that the reader sees, and where. */
+  #anchor() {
+    const { top } = this.scroller.getBoundingClientRect();
+    for (const shown of this.log.children) {
+      const box = shown.getBoundingClientRect();
+      if (box.bottom > top) return { shown, top: box.top };
+    }
+    return undefined;
+  }
+
+  #stick() {
+    if (this.following) this.scroller.scrollTop = this.scroller.scrollHeight;
+  }
+
+  #scrolled() {
+    const { timeline, scroller } = this;
+    if (!timeline) return;
+    const below = scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight;
+    const following = below < AT_END && this.to === timeline.end;
+    if (scroller.scrollTop < NEAR && this.from > timeline.base) {
+      this.#move(Math.max(timeline.base, this.from - STEP), this.to);
+    } else if (below < NEAR && this.to < timeline.end) {
+      this.#move(this.from, Math.min(timeline.end, this.to + STEP));
+    } else if (following !== this.following) {
+      this.following = following;
+      this.#render();
+    }
+    this.#attend();
+  }
+
+  /** @param {number} from @param {number} to */
+  #move(from, to) {
+    const up = from < this.from;
+    this.following = false;
+    this.from = up ? from : Math.max(from, to - MOST);
+    this.to = up ? Math.min(to, from + MOST) : to;
+    this.#hush();
+    this.#render();
+  }
+
+  #attend() {
+    this.handlers.attended(this.following && !document.hidden);
+  }
+}

@@ -1,0 +1,47 @@
+/** Text as the server treats it, so that both sides agree on what was said and who is who. */
+
+const KEPT = new Set(["\t", "\u200c", "\u200d"]);
+const HIDDEN = /[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/gu;
+const MAX_FRAME = 4096; // bytes that the server takes in one frame
+const HUES = 10; // of nicks, in colours.css
+export const ID_LENGTH = 24;
+
+const encoder = new TextEncoder();
+
+/** The text with U+FFFD for each character that the server would replace. @param {string} text */
+export function clean(text) {
+  return text.replace(HIDDEN, (char) => (KEPT.has(char) ? char : "\ufffd"));
+}
+
+/** The form in which nicks are compared. @param {string} nick */
+export function fold(nick) {
+  return nick.normalize("NFC").toLowerCase();
+}
+
+/** Which of the colours a nick has. @param {string} nick */
+export function hue(nick) {
+  let hash = 0;
+  for (const char of fold(nick)) hash = (hash * 31 + char.codePointAt(0)) >>> 0;
+  return hash % HUES;
+}
+
+/** A line with its id, as it is sent. @param {string} id @param {string} line */
+export function frame(id, line) {
+  return JSON.stringify({ id, text: line });
+}
+
+/** Bytes by which a frame is too long. @param {string} data */
+export function excess(data) {
+  return Math.max(0, encoder.encode(data).length - MAX_FRAME);
+}
+
+/** A new id, of ID_LENGTH characters. */
+export function newId() {
+  const bytes = crypto.getRandomValues(new Uint8Array(ID_LENGTH / 2));
+  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+/** `one` or `many`, by the count. @param {number} count @param {string} one @param {string} many */
+export function plural(count, one, many) {
+  return `${count} ${count === 1 ? one : many}`;
+}
