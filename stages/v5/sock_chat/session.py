@@ -42,8 +42,8 @@ NEVER = float("inf")
 class Session:
     __slots__ = (
         "_bucket", "_in_run", "_input", "_input_ended", "_limited", "_runner", "_started",
-        "_time_left", "chat", "claimed", "deadline", "ended", "failures", "link", "nick", "owner",
-        "room", "room_name", "visit",
+        "_time_left", "chat", "claimed", "deadline", "ended", "failures", "former", "link", "nick",
+        "owner", "room", "room_name", "visit",
     )  # fmt: skip
 
     def __init__(self, chat: Chat, link: Link, visit: Visit):
@@ -51,6 +51,7 @@ class Session:
         self.link = link
         self.visit = visit
         self.nick: Nick | None = None  # that it shows
+        self.former: tuple[str, ...] = ()  # folded nicks that its ids may stand under as well
         self.owner = False  # whether it has given the password of its nick
         self.room: Room | None = None
         self.room_name = visit.room
@@ -58,8 +59,7 @@ class Session:
         self.ended = False
         self._runner = Runner(self._asked, self._answered)
         self._input: list[Input] = []  # not handled yet; a deque takes 700 bytes of each client
-        self._input_ended = False
-        self._in_run = False
+        self._in_run = self._input_ended = False
         self._started = False  # a line has been handled
         self.claimed = ""  # the folded form of a nick that it has asked for
         self._bucket = chat.bucket()
@@ -141,7 +141,7 @@ class Session:
             text, nick = line.removeprefix("/"), self.nick.shown
             if post_id:
                 post = Post(0, NOT_YET, nick, text, post_id)
-                self.chat.rooms.post(self.room, self, self.link, post)
+                self.chat.rooms.post(self.room, self, self.link, post, self.former)
             else:
                 self.room.say(self, Said(0, NOT_YET, nick, text))
 
