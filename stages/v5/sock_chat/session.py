@@ -26,7 +26,7 @@ from msgspec import UNSET
 from sock_chat import commands as commands  # it fills the table
 from sock_chat import door
 from sock_chat.chat import Chat, Visit
-from sock_chat.codec import Input, Marked, Refused, Resume
+from sock_chat.codec import Control, Input, Marked, Refused, Resume
 from sock_chat.events import NOT_YET, Closing, Error, Event, Left, Post, Said
 from sock_chat.link import LOW_WATER, Link, Reason
 from sock_chat.names import Nick, cut, cut_farewell
@@ -145,14 +145,14 @@ class Session:
             else:
                 self.room.say(self, Said(0, NOT_YET, nick, text))
 
-    def _handle_object(self, line: Marked | Resume | Refused) -> None:
+    def _handle_object(self, line: Marked | Resume | Refused | Control) -> None:
         if isinstance(line, Marked):
             self._handle(line.text, line.id)
         elif isinstance(line, Refused):
             self.refuse(line.text)
-        elif self._started:
+        elif isinstance(line, Resume) and self._started:
             self.refuse("Solo se reanuda al entrar.")
-        else:
+        elif isinstance(line, Resume):
             self._started = True
             self._runner.start(door.resume(self, line.token))
 
