@@ -85,6 +85,8 @@ def test_operator_throws_out_and_says_why(serve: Serve, visit: Open) -> None:
 
 def second_tab(visitor: Visitor) -> Visitor:
     """Of the same session: what is opened by a page gets a copy of its sessionStorage."""
+    stored = "() => JSON.stringify({...sessionStorage}).includes('token')"
+    eventually(lambda: visitor.page.evaluate(stored), "the session is stored nowhere")
     with visitor.page.expect_popup() as popup:
         visitor.page.evaluate("() => { window.open(location.href) }")
     return Visitor(popup.value)
