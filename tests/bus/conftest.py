@@ -39,7 +39,8 @@ def serve(request: pytest.FixtureRequest) -> Iterator[Serve]:
         def start(*urls: str, arguments: str = "", **intervals: Any) -> Server:
             options = " ".join(f"--bus {url}" for url in urls)
             short = shlex.quote(json.dumps({**SHORT, **intervals}))
-            command = f"{SERVE} {short} --port {{port}} --web-port 0 --rate 0 --bus-name {name} {options} {arguments}"
+            ours = f"--port {{port}} --web-port 0 --rate 0 --bus-name {name} {options}"
+            command = f"{SERVE} {short} {ours} {arguments}"
             server = stack.enter_context(Server(command, asks=True))
             servers.append(server)
             server.log.wait(READY.fullmatch)
