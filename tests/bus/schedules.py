@@ -29,6 +29,13 @@ class Schedule:
         self.log: list[str] = []
 
     async def run(self) -> None:
+        try:
+            await self.play()
+        finally:  # nats-py's tasks end by that only
+            for node in self.nodes:
+                await node.die()
+
+    async def play(self) -> None:
         self.nodes = [await Node.begin(self.name, self.port) for _ in range(NODES)]
         for node in self.nodes:
             await self.come(node)
@@ -41,8 +48,6 @@ class Schedule:
         await self.settle()
         await self.gather()
         self.check(await self.history(self.nodes[0]), await self.history(self.nodes[1]))
-        for node in self.nodes:
-            await node.stop()
 
     async def come(self, node: Node) -> None:
         self.count += 1
@@ -238,6 +243,8 @@ async def run(seeds: Sequence[int], nats: Nats, restarts: bool = False) -> None:
             ) from error
 
     disturbing = asyncio.ensure_future(disturb(nats, random.Random(seeds[0]))) if restarts else None
-    await asyncio.gather(*[one(seed) for seed in seeds])
+    ends = await asyncio.gather(*[one(seed) for seed in seeds], return_exceptions=True)
     if disturbing:
         disturbing.cancel()
+    errors = [end for end in ends if end]
+    assert not errors, "\n".join(map(str, errors))
