@@ -171,11 +171,14 @@ export class Conversation {
     this.closed(1000);
   }
 
-  /** The password that is asked inside; empty: none. @param {string} password */
+  /** The password that is asked inside; empty: none, and the nick stays.
+   * @param {string} password */
   answerPassword(password) {
     this.asksPassword = false;
     this.changes.add("state");
+    if (!password) this.outbox.answer();
     this.#send([password.startsWith("{") ? frame(newId(), password) : password]);
+    this.flush();
   }
 
   /** Show the conversation with somebody, or the room. @param {string} [nick] */

@@ -102,13 +102,16 @@ function draw() {
   drawing = false;
   chat.changes.clear();
   chat.changedEntries.clear();
-  const wasOut = document.documentElement.dataset.phase === "out";
+  const phase = document.documentElement.dataset.phase;
   view.show(chat, changes);
   view.showConnection(connection, chat);
   if (changes.has("state")) signIn.show(chat);
   composer.show(chat.privates.open ?? chat.people);
   if (chat.phase === "out") return;
-  if (wasOut) composer.focus();
+  if (phase !== chat.phase) {
+    if (chat.phase === "in") composer.focus();
+    else view.focusEnd();
+  }
   log.show(chat.shown, entries);
 }
 

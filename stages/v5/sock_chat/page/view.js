@@ -112,6 +112,11 @@ export class View {
     byId("retry").hidden = !waiting;
   }
 
+  /** What had the focus has gone. */
+  focusEnd() {
+    byId("reenter").focus();
+  }
+
   /** @param {string} text */
   announce(text) {
     byId("announcer").textContent = text;
