@@ -52,7 +52,15 @@ SERVERS: Mapping[str, Sequence[str]] = {
     **{
         name: ("-S", str(ROOT / "stages" / name / "server.py")) for name in ("v1", "v2", "v3", "v4")
     },
-    "v5": (str(ROOT / "stages" / "v5" / "server.py"), "--db", ":memory:", "--rate", "0"),
+    "v5": (
+        str(ROOT / "stages" / "v5" / "server.py"),
+        "--db",
+        ":memory:",
+        "--rate",
+        "0",
+        "--web-port",
+        "0",
+    ),
     **{
         name: ("-S", "-m", "lowlevel", name) for name in ("selectors", "epoll", "epoll-et", "uring")
     },
@@ -96,7 +104,7 @@ BROADCASTING = tuple(name for name in SERVERS if name not in SILENT)
 
 _NEEDS = {
     "v5": (
-        "import argon2, confusable_homoglyphs, msgspec, precis_i18n, uvloop",
+        "import argon2, confusable_homoglyphs, h11, msgspec, precis_i18n, uvloop, websockets",
         "the extra of v5 is not installed: pip install -e '.[chat]'",
     ),
     TLS: (
@@ -110,6 +118,7 @@ _SYS_PIDFD_GETFD = 438  # asm-generic/unistd.h; alpha and mips add an offset
 
 READY = re.compile(r"Servidor \S+ iniciado en (\(.+\))")
 READY_TLS = re.compile(r"TLS en (\(.+\))")
+READY_WEB = re.compile(r"Web en https?://\[?([^/]+?)\]?:(\d+)/")
 
 
 @functools.lru_cache(maxsize=None)
@@ -141,10 +150,12 @@ class Server:
     asks: whether it is like those of ASKING, where it is a command line.
 
     tls: what a client at `address` goes by; None: it needs no TLS there.
+    web: where the page is, and the WebSocket; None: nowhere.
     websocket: whether a client at `address` is a browser.
     """
 
     tls: ssl.SSLContext | None = None
+    web: tuple[str, int] | None = None
 
     def __init__(
         self,
@@ -214,8 +225,11 @@ class Server:
             try:
                 at = self.log.wait(READY.fullmatch)
                 ready = READY.fullmatch(self.log[at])
-                if self.tls:  # announced before
-                    ready = READY_TLS.fullmatch(self.log[at - 1])
+                for line in self.log.all()[:at]:  # the others are announced before
+                    if self.tls:
+                        ready = READY_TLS.fullmatch(line) or ready
+                    if web := READY_WEB.fullmatch(line):
+                        self.web = web[1], int(web[2])
             except ServerError as error:
                 raise ServerError(f"{self.name}: {error}; stderr: {self.errors.all()}") from None
             assert ready

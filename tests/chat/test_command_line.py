@@ -42,7 +42,7 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
 def test_the_ways_to_start_it(how: Sequence[str], tmp_path: Path) -> None:
     """In its own folder; the commands are in the distribution."""
     with subprocess.Popen(
-        [sys.executable, *how, "--port", "0", "--db", str(tmp_path / "chat.db")],
+        [sys.executable, *how, "--port", "0", "--no-web", "--db", str(tmp_path / "chat.db")],
         cwd=V5,
         stdout=subprocess.PIPE,
         text=True,

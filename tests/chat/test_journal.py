@@ -29,7 +29,7 @@ def test_a_stdout_that_takes_nothing_holds_up_neither_the_stop_nor_the_history(
     reading, writing = os.pipe()
     fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
     database = tmp_path / "chat.db"
-    command = [sys.executable, *SERVERS["v5"], "--port", "0", "--db", str(database)]
+    command = [sys.executable, *SERVERS["v5"], "--port", "0", "--no-web", "--db", str(database)]
     with subprocess.Popen(command, cwd=ROOT, stdout=writing) as process:
         try:
             ready = os.read(reading, 4096).decode()
@@ -57,7 +57,7 @@ def test_a_stdout_that_takes_nothing_holds_up_neither_the_stop_nor_the_history(
 
 
 def test_the_log(serve: Serve) -> None:
-    server = serve()
+    server = serve("--no-web")
     ana = Guest(server, "ana")
     ana.say("hola", "/quit")
     ana.ends()
@@ -70,14 +70,14 @@ def test_the_log(serve: Serve) -> None:
 
 
 def test_the_log_of_a_quiet_server(serve: Serve) -> None:
-    server = serve("--quiet")
+    server = serve("--quiet", "--no-web")
     Guest(server, "ana").reset()
     assert server.stop() == 0
     assert server.log.rest() == [f"Servidor chat iniciado en {server.address}"]
 
 
 def test_the_log_with_what_is_said(serve: Serve) -> None:
-    server = serve("--log-messages")
+    server = serve("--log-messages", "--no-web")
     ana = Guest(server, "ana")
     ana.send("hola\u061c\n/pm ana psst\n/join cine\n".encode())
     ana.lines("ana te dice: psst", "* En cine: ana.")
@@ -92,7 +92,7 @@ def test_the_log_with_what_is_said(serve: Serve) -> None:
 
 
 def test_the_log_as_json(serve: Serve) -> None:
-    server = serve("--log", "json", "--log-messages")
+    server = serve("--log", "json", "--log-messages", "--no-web")
     ana = Guest(server, "ana")
     ana.say("¡hola!", "/join cine", "/quit")
     ana.lines("* En cine: ana.")

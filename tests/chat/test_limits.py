@@ -81,12 +81,12 @@ def test_attempts_under_way_count_as_failed() -> None:
 def test_recent_things_are_forgotten() -> None:
     recent: Recent[str] = Recent(10)
     recent.put("a", "one", 0)
-    recent.put("a", "two", 9)
-    recent.put("b", "three", 9)
-    assert (recent.get("a", 9.9), recent.get("a", 10), recent.get("b", 10)) == (
-        "two",
-        None,
-        "three",
-    )
-    recent.get("b", 99)
-    assert not recent._values and not recent._ends
+    recent.put("b", "two", 9)
+    recent.put("a", "three", 9.5)
+    assert (recent.get("a", 18.9), recent.get("b", 18.9)) == ("three", "two")
+    assert (recent.get("a", 19.4), recent.get("b", 19.4)) == ("three", None)
+    recent.put("b", "four", 19.4)
+    assert recent.get("a", 19.5) is None
+    recent.drop("b")
+    assert recent.get("b", 19.5) is None
+    assert not recent._values

@@ -13,9 +13,10 @@ import pytest
 import uvloop
 
 from benchmarks.harness.process import DEADLINE
-from sock_chat import tcp
+from sock_chat import connection
 from sock_chat.config import Config
-from sock_chat.server import Door, Server
+from sock_chat.doors import Door
+from sock_chat.server import Server
 from sock_chat.system import listen
 from tests.chat.conftest import QUESTION
 
@@ -58,7 +59,7 @@ def drive(request: pytest.FixtureRequest) -> Callable[[Drive], None]:
 def test_a_reset_is_seen_while_it_is_not_read(
     drive: Callable[[Drive], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tcp, "LOOK", 0.05)
+    monkeypatch.setattr(connection, "LOOK", 0.05)
 
     async def test(server: Server, sock: socket.socket) -> None:
         sock.sendall(b"hola\n" * 10_000)
@@ -73,8 +74,8 @@ def test_a_reset_is_seen_while_it_is_not_read(
 def test_after_its_fin_it_is_heard_out_but_not_for_ever(
     drive: Callable[[Drive], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tcp, "LOOK", 0.05)
-    monkeypatch.setattr(tcp, "HEARD_OUT", 0.5)
+    monkeypatch.setattr(connection, "LOOK", 0.05)
+    monkeypatch.setattr(connection, "HEARD_OUT", 0.5)
 
     async def test(server: Server, sock: socket.socket) -> None:
         sock.sendall(b"hola\n" * 10_000)
@@ -89,7 +90,7 @@ def test_after_its_fin_it_is_heard_out_but_not_for_ever(
 def test_a_client_that_is_not_read_but_there_stays(
     drive: Callable[[Drive], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tcp, "LOOK", 0.01)
+    monkeypatch.setattr(connection, "LOOK", 0.01)
 
     async def test(server: Server, sock: socket.socket) -> None:
         sock.sendall(b"hola\n" * 7)

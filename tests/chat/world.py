@@ -38,6 +38,7 @@ Call = Callable[[], object]
 
 class FakeLog:
     epoch = "epoch"
+    forgotten = 0  # the newest position that may be missing
 
     def __init__(self, later: Callable[[str, Call], None]):
         self.later = later
@@ -74,7 +75,7 @@ class FakeLog:
     ) -> None:
         def read() -> None:
             past = [s for name, s in self.messages if name == room and since < s.position <= upto]
-            done(Past(past[-count:], gap=len(past) > count))
+            done(Past(past[-count:], gap=len(past) > count or since < self.forgotten))
 
         self.later("history", read)
 

@@ -44,7 +44,13 @@ class Refused(NamedTuple):
     text: str
 
 
-Input = str | Marked | Resume | Refused
+class Control(NamedTuple):
+    """What says nothing, and costs as much as a line: a ping, a part of a message."""
+
+    text: str = ""
+
+
+Input = str | Marked | Resume | Refused | Control
 
 
 class LineDecoder:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields
 from ipaddress import IPv4Network, IPv6Network, ip_network
@@ -71,6 +72,14 @@ def network(text: str) -> IPv4Network | IPv6Network:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
+def origin(text: str) -> str:
+    """As browsers write it."""
+    known = re.fullmatch(r"(https?://[^/?#\s@]+)/?", text.lower())
+    if not known:
+        raise argparse.ArgumentTypeError(f"not like https://example.org: {text!r}")
+    return known[1]
+
+
 @dataclass(frozen=True)
 class Config:
     host: str = option("127.0.0.1", "address or name (%(default)s)")
@@ -92,8 +101,18 @@ class Config:
     tls_port: int = option(
         8443, "lines over TLS, if there is a certificate; 0: any (%(default)s)", port_number, "PORT"
     )
+    web_port: int = option(
+        8081, "the page and the WebSocket; 0: any (%(default)s)", port_number, "PORT"
+    )
+    no_web: bool = option(False, "neither page nor WebSocket")
+    origin: tuple[str, ...] = option(
+        (), "whose pages may open the WebSocket, beside the server's own; repeatable", origin, "URL"
+    )
     trust_proxy: Sequence[IPv4Network | IPv6Network] = option(
-        (), "from there the PROXY protocol is believed; repeatable", network, "CIDR"
+        (),
+        "from there the PROXY protocol and X-Forwarded-* are believed; repeatable",
+        network,
+        "CIDR",
     )
     per_address: int = option(
         64, "connections of one address, or of one /64; 0: no limit (%(default)s)", from_zero, "N"

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from sock_chat import names, table
 from sock_chat.events import NICK_QUESTION, Ask, Greeting, Left, Welcome
-from sock_chat.naming import settle, take_nick, take_with_password
+from sock_chat.naming import remember, settle, take_nick, take_with_password
 from sock_chat.room import Arrival, Room
 from sock_chat.rooms import GENERAL
 from sock_chat.script import Late, Line
@@ -33,6 +33,9 @@ async def resume(session: Session, token: str) -> None:
             session.chat.names.release(back.nick, session)
 
     back = await Late(lambda done: session.chat.names.resume(token, session, done), undo)
+    if back:
+        session.former = back.former
+        remember(session, back.nick)
     if back is None:
         session.tell(Ask("nick", NICK_QUESTION))
     elif back.verdict.answer is Answer.OWNED:
@@ -70,7 +73,7 @@ async def enter(session: Session, room: Room, greeting: type[Welcome] = Welcome)
     if link.codec.resumes:
         token = session.chat.names.token(session)
     arrival = Arrival(session.nick.shown, greeting, token=token)
-    if greeting is Greeting:
+    if greeting is Greeting and room.name == names.parse_room(visit.room):
         arrival = arrival._replace(since=visit.since, epoch=visit.epoch)
     await Late[None](lambda done: room.enter(session, link, arrival, lambda: done(None)))
 

@@ -12,11 +12,11 @@ from collections.abc import Callable
 from datetime import datetime
 
 from sock_chat.config import Config
+from sock_chat.connection import Connection
 from sock_chat.events import Said
 from sock_chat.link import Reason
 from sock_chat.log import Turn
 from sock_chat.system import say, visible
-from sock_chat.tcp import Connection
 
 
 class Journal:

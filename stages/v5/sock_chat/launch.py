@@ -13,15 +13,18 @@ from contextlib import suppress
 from functools import partial
 
 from sock_chat.config import Config
-from sock_chat.server import Door, Server
+from sock_chat.connection import Connection
+from sock_chat.doors import Door
+from sock_chat.server import Server
 from sock_chat.storage import Storage, forget
 from sock_chat.store import StoreError
 from sock_chat.system import RESERVE, listen, prepare_process
-from sock_chat.tcp import Connection
-from sock_chat.tls import TlsConnection, make_context
+from sock_chat.tls import TlsLines, make_context
+from sock_chat.web import TlsWeb, WebConnection
 
 READY = "Servidor chat iniciado en"
 READY_TLS = "TLS en"
+READY_WEB = "Web en"
 LAST_CHANCE = 0.1  # seconds for the disk, where the alarm ends the process
 
 
@@ -31,7 +34,8 @@ class Refusal(Exception):
 
 def main(config: Config) -> str | None:
     """Serve. Returns why it cannot, for sys.exit()."""
-    logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # Server says what is to be said
+    for library in ("asyncio", "websockets"):  # Server says what is to be said
+        logging.getLogger(library).setLevel(logging.CRITICAL)
     if config.forget:
         return forget(config.db, config.forget)
     limit = prepare_process()
@@ -74,15 +78,23 @@ def _context(config: Config) -> ssl.SSLContext | None:
 
 
 def _doors(config: Config, context: ssl.SSLContext | None) -> Sequence[Door]:
-    doors = [Door(READY, _listen(config.host, config.port))]
+    doors: list[Door] = []
     if context:
-        doors.insert(0, Door(READY_TLS, _listen(config.host, config.tls_port), _over_tls))
-    return doors
+        doors.append(
+            Door(READY_TLS, _listen(config.host, config.tls_port), partial(_tls, TlsLines))
+        )
+    if not config.no_web:
+        listener = _listen(config.host, config.web_port)
+        if context:
+            doors.append(Door(READY_WEB, listener, partial(_tls, TlsWeb), "https"))
+        else:
+            doors.append(Door(READY_WEB, listener, WebConnection, "http"))
+    return [*doors, Door(READY, _listen(config.host, config.port))]
 
 
-def _over_tls(server: Server) -> Connection:
+def _tls(protocol: type[TlsLines | TlsWeb], server: Server) -> Connection:
     assert server.context
-    return TlsConnection(server, server.context)
+    return protocol(server, server.context)
 
 
 def _listen(host: str, port: int) -> socket.socket:

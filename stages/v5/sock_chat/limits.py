@@ -1,7 +1,7 @@
 """What one client, one address or one nick may do in a while. None of them has a clock: whoever
 asks says what time it is, in seconds that never go back."""
 
-from collections import Counter, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Hashable
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from itertools import islice
@@ -119,24 +119,21 @@ class Throttle:
 
 
 class Recent(Generic[Value]):
-    """Remembers what happened, each thing for `time` seconds from when it was put in."""
+    """Remembers what happened, each thing for `time` seconds from when it was last put in."""
 
     def __init__(self, time: float):
         self._time = time
-        self._values: dict[Hashable, Value] = {}
-        self._ends: deque[tuple[float, Hashable]] = deque()
+        self._values: OrderedDict[Hashable, tuple[float, Value]] = OrderedDict()  # by their ends
 
     def get(self, key: Hashable, now: float) -> Value | None:
-        while self._ends and self._ends[0][0] <= now:
-            self._values.pop(self._ends.popleft()[1], None)
-        return self._values.get(key)
+        while self._values and next(iter(self._values.values()))[0] <= now:
+            self._values.popitem(last=False)
+        known = self._values.get(key)
+        return known[1] if known else None
 
     def drop(self, key: Hashable) -> None:
         self._values.pop(key, None)
-        self._ends = deque(end for end in self._ends if end[1] != key)
 
     def put(self, key: Hashable, value: Value, now: float) -> None:
-        """A key that is there already keeps its end."""
-        if self.get(key, now) is None:
-            self._ends.append((now + self._time, key))
-        self._values[key] = value
+        self._values[key] = now + self._time, value
+        self._values.move_to_end(key)

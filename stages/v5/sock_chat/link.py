@@ -31,6 +31,8 @@ class Reason(Enum):
     STOPPING = "el servidor se cierra"
     SLOW = "lector lento"
     NO_TLS = "sin TLS"
+    BAD_FRAME = "mensaje no admitido"
+    DEAD = "no responde"
     BAD_HEADER = "cabecera PROXY mal formada"
     FULL = "servidor lleno"
 

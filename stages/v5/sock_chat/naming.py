@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from sock_chat.session import Session
 
 MAX_FAILURES = 3  # wrong passwords of a session
+MAX_FORMER = 8  # nicks that a session is known by beside its own
 NAME_RULE = "de 1 a 24 letras, cifras, - o _; empieza por una letra."
 BAD_NICK = f"Apodo no válido: {NAME_RULE}"
 TLS_ONLY = "Solo por TLS."
@@ -115,10 +116,17 @@ async def settle(session: Session, nick: Nick, verdict: Verdict, owner: bool) ->
     else:
         old, session.nick, session.owner = session.nick, nick, owner
         session.deadline = float("inf")
+        if old:
+            remember(session, old)
         if old and old.shown != nick.shown:
             await _rename(session, old, nick)
         return True
     return False
+
+
+def remember(session: Session, nick: Nick) -> None:
+    """What it has said under this nick is its own under the next as well."""
+    session.former = tuple(dict.fromkeys([*session.former, nick.folded]))[-MAX_FORMER:]
 
 
 async def _rename(session: Session, old: Nick, nick: Nick) -> None:

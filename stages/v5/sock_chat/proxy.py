@@ -12,9 +12,9 @@ from collections.abc import Iterable
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import NamedTuple
 
+from sock_chat.connection import Connection, buffer
 from sock_chat.limits import is_loopback, plain_address
 from sock_chat.link import Reason
-from sock_chat.tcp import Connection, buffer
 
 PATIENCE = 1.0
 HEADER_TIME = 10.0  # seconds within which a header that has begun must be there

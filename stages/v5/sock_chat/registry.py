@@ -2,7 +2,7 @@
 one step, for nothing runs between them. Which nicks have an owner, and which are banned, is kept
 elsewhere (`accounts`), and told here."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from typing import NamedTuple
 
@@ -84,13 +84,13 @@ class LocalNames:
     def take(
         self, nick: Nick, holder: Holder, owner: bool, done: Callable[[Verdict], None]
     ) -> None:
-        done(self._take(nick, holder, owner, holder))
+        done(self._take(nick, holder, owner, ()))
 
-    def _take(self, nick: Nick, holder: Holder, owner: bool, earlier: Holder) -> Verdict:
+    def _take(self, nick: Nick, holder: Holder, owner: bool, earlier: Sequence[Holder]) -> Verdict:
         """earlier: whose nick it may be as well."""
         if self.is_banned(nick):
             return Verdict(Answer.BANNED)
-        own = (holder, earlier)
+        own = (holder, *earlier)
         current = self.find(nick)
         if not owner:
             if current not in own:
@@ -114,7 +114,8 @@ class LocalNames:
             del self._held[nick.folded]
         if holder.nick in (nick, None) and (token := self._tokens.pop(holder, None)):
             del self._holders[token]
-            self._gone.put(token, holder, self._clock())
+            if holder.nick:
+                self._gone.put(token, holder, self._clock())
 
     def token(self, holder: Holder) -> str:
         if holder not in self._tokens:
@@ -122,17 +123,23 @@ class LocalNames:
         return self._tokens[holder]
 
     def resume(self, token: str, holder: Holder, done: Callable[[Return | None], None]) -> None:
-        earlier = self._holders.get(token) or self._gone.get(token, self._clock())
+        # Who has been given the token last may not know yet that it has, and end without a nick.
+        # Then the one before is still the one to go on with.
+        holders = (self._holders.get(token), self._gone.get(token, self._clock()))
+        known = [each for each in holders if each]
+        earlier = next((each for each in known if each.nick), None)
         if earlier is None or earlier.nick is None:
             done(None)
             return
         nick, room, owner = earlier.nick, earlier.room_name, earlier.owner
-        verdict = self._take(nick, holder, owner, earlier)
+        verdict = self._take(nick, holder, owner, known)
         if verdict.answer is Answer.TAKEN:
             # The answer may be cut off as well, and the same token come once more.
-            self._tokens.pop(earlier, None)
+            for each in known:
+                self._tokens.pop(each, None)
+            self._gone.put(token, earlier, self._clock())
             self._give(token, holder)
-        done(Return(verdict, nick, room, owner))
+        done(Return(verdict, nick, room, owner, earlier.former))
 
     def _give(self, token: str, holder: Holder) -> None:
         self._tokens[holder] = token

@@ -11,7 +11,7 @@ and hears nothing twice.
 
 from bisect import bisect_left, insort
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import partial
 from typing import NamedTuple
@@ -19,12 +19,14 @@ from typing import NamedTuple
 from sock_chat.audience import Audience, Cut, Newcomer
 from sock_chat.counters import Counters
 from sock_chat.events import Joined, Left, Post, Renamed, RoomEvent, Said, Welcome
-from sock_chat.link import Member
+from sock_chat.link import HIGH_WATER, Member
 from sock_chat.log import Author, Log, Past, Turn
 from sock_chat.names import fold
+from sock_chat.tails import MESSAGE_SIZE
 
 RECENT = 20  # messages that a newcomer gets to see
 MISSED = 1000  # messages at most that one who comes back gets to see
+PAST_SIZE = HIGH_WATER // 2  # bytes of them, quotation marks not yet escaped
 TURN_SIZE = 1 << 16  # characters of a turn that goes out before its end
 
 
@@ -184,10 +186,12 @@ class Room:
             if self._audience.get(author) is not newcomer:
                 return  # it has left
             self._audience.put(author, member)
-            gap = past.gap if known and since is not None else not known
+            messages = _newest(past.messages)
+            more = past.gap or len(messages) < len(past.messages)
+            gap = more if known and since is not None else not known
             event = arrival.welcome(
                 arrival.nick, self.name, names, count,
-                past.messages, position, epoch, gap, arrival.token,
+                messages, position, epoch, gap, arrival.token,
             )  # fmt: skip
             member.write(b"".join([member.codec.write(event), *newcomer.kept]))
             done()
@@ -195,3 +199,11 @@ class Room:
         if since is None:
             return lambda: self._log.latest(self.name, RECENT, position, welcome)
         return lambda: self._log.after(self.name, since if known else 0, MISSED, position, welcome)
+
+
+def _newest(messages: Sequence[Said]) -> Sequence[Said]:
+    """As many as a client may have waiting for it, or its welcome would be its end each time."""
+    start, free = len(messages), PAST_SIZE
+    while start and (free := free - MESSAGE_SIZE - len(messages[start - 1].text.encode())) >= 0:
+        start -= 1
+    return messages[start:]

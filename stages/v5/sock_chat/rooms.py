@@ -3,7 +3,7 @@
 A room comes with the first who enters it and goes with the last who leaves. `general` stays.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 
 from sock_chat.counters import Counters
@@ -75,12 +75,16 @@ class Rooms:
         for room in begun:
             room.flush()
 
-    def post(self, room: Room, author: Author, member: Member, post: Post) -> None:
-        """Say a line with an id, unless it has been said: then it is only acknowledged."""
-        key, now = (fold(post.nick), post.id), self._clock()
-        known = self._recent.get(key, now)
+    def post(
+        self, room: Room, author: Author, member: Member, post: Post, former: Iterable[str]
+    ) -> None:
+        """Say a line with an id, unless it has been said, under this nick or a former one of the
+        same client: then it is only acknowledged."""
+        nick, now = fold(post.nick), self._clock()
+        entries = [self._recent.get((each, post.id), now) for each in (nick, *former)]
+        known = next((entry for entry in entries if entry is not None), None)
         if known is None:
-            self._recent.put(key, [], now)
+            self._recent.put((nick, post.id), [], now)
             room.say(author, post)
         elif isinstance(known, Ack):
             member.write(member.codec.write(known))

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import socket
 import ssl
 import time
 import traceback
 from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 from errno import EMFILE, ENFILE, ENOBUFS, ENOMEM
-from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from sock_chat import names, service_manager
 from sock_chat.chat import Chat
 from sock_chat.config import Config
+from sock_chat.connection import Connection
 from sock_chat.counters import Counters
+from sock_chat.doors import Door
+from sock_chat.files import load
 from sock_chat.journal import Journal
 from sock_chat.limits import ConnectionLimiter
 from sock_chat.link import Reason
@@ -26,16 +27,15 @@ from sock_chat.log import Turn
 from sock_chat.proxy import HeaderReader, is_trusted
 from sock_chat.rooms import Rooms
 from sock_chat.storage import Storage
-from sock_chat.system import BACKLOG, RESERVE, STDERR, say, visible
-from sock_chat.tcp import Connection
+from sock_chat.system import RESERVE, STDERR, say, visible
 from sock_chat.tls import make_context
 from sock_chat.turns import Turns
+from sock_chat.ws import Pings
 
-ACCEPTS = 4  # newcomers per turn of asyncio, which schedules a retry for each when it fails
 NO_RESOURCES = (EMFILE, ENFILE, ENOBUFS, ENOMEM)  # what accept() may fail for
-KEEPALIVE = {socket.TCP_KEEPIDLE: 60, socket.TCP_KEEPINTVL: 10, socket.TCP_KEEPCNT: 3}
-FULL = b"servidor lleno\n"
 CROWDED = "Demasiadas conexiones desde tu dirección."
+RETURNS = 500  # clients per second that are to come back after a stop
+RETRY_AFTER = 1.0  # seconds, for the first of them
 DRAIN = 1.0  # seconds in which what waits for clients is sent at the stop
 STOP_TIME = 1.8  # seconds in which all is over
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -75,14 +75,6 @@ def today() -> datetime:
     return datetime.fromtimestamp(int(time.time()), timezone.utc)
 
 
-class Door(NamedTuple):
-    """A listener. ready: what is printed before its address when it accepts."""
-
-    ready: str
-    listener: socket.socket
-    protocol: Callable[[Server], Connection] = Connection
-
-
 class Server:
     """doors: the last is announced last. limit: of descriptors, RESERVE included.
     context: what TLS goes by; it is made anew when the certificate is. Raises store.StoreError."""
@@ -110,32 +102,39 @@ class Server:
         self.journal = Journal(config, today)
         record = self.journal.record if self.journal.wants_messages else None
         self.chat = make_chat(config, self.storage, self.counters, self.turns.begin, record)
+        self.files = load()
+        self.origins = config.origin
+        self.trusted = config.trust_proxy
+        self.pings = Pings()
+        self._stopping = False
         self._doors = doors
         self._limit = limit - RESERVE
         self.connections: set[Connection] = set()
         self._counted: dict[Connection, ConnectionLimiter] = {}  # with who counts it
         self._inside = ConnectionLimiter(config.per_address)
-        self._handshakes = ConnectionLimiter(config.per_address)
+        self._outside = ConnectionLimiter(config.per_address)
 
-    # tcp.Owner
+    # web.Site
 
     def admit(self, connection: Connection) -> bool:
         transport = connection.transport
         self.connections.add(connection)
         self.counters.accepted[connection.kind] += 1
         if transport.get_extra_info("socket").fileno() >= self._limit:
-            transport.write(FULL)  # an empty send buffer takes these few bytes at once
+            transport.write(connection.full)  # an empty send buffer takes these few bytes at once
             connection.close(Reason.FULL)
             self.journal.full(f"no quedan descriptores por debajo del {self._limit}")
             return False
         self.journal.has_room()
-        if is_trusted(connection.address, self.config.trust_proxy):
+        if connection.proxy_header and is_trusted(connection.address, self.trusted):
             transport.set_protocol(HeaderReader(connection, self.loop))
             return False
         return True
 
-    def begin_handshake(self, connection: Connection) -> bool:
-        return self._count(connection, self._handshakes)
+    def count_outside(self, connection: Connection) -> bool:
+        if not connection.proxy_header and is_trusted(connection.address, self.trusted):
+            return True  # it is no client
+        return self._count(connection, self._outside)
 
     def _count(self, connection: Connection, limiter: ConnectionLimiter) -> bool:
         self._forget(connection)
@@ -163,6 +162,9 @@ class Server:
         self._forget(connection)
         self.journal.gone(connection, reason)
 
+    def health(self) -> str:
+        return "El servidor se cierra." if self._stopping else ""
+
     # From the start to the stop
 
     async def serve(self) -> None:
@@ -175,24 +177,16 @@ class Server:
         loop.add_signal_handler(signal.SIGHUP, self._reload)
         await self.start()
         for door in self._doors:
-            say(f"{door.ready} {door.listener.getsockname()}")
+            say(door.announcement)
         service_manager.tell(service_manager.READY)
         await stopping.wait()
         service_manager.tell(service_manager.STOPPING)
         await self.stop()
 
     async def start(self) -> None:
-        self.loop = self.turns.loop = asyncio.get_running_loop()
+        self.loop = self.turns.loop = self.pings.loop = asyncio.get_running_loop()
         self.loop.set_exception_handler(self._complain)
-        self._listening = []
-        for door in self._doors:
-            for name, value in KEEPALIVE.items():  # accepted sockets inherit them
-                door.listener.setsockopt(socket.IPPROTO_TCP, name, value)
-            protocol = partial(door.protocol, self)
-            self._listening.append(
-                await self.loop.create_server(protocol, sock=door.listener, backlog=ACCEPTS)
-            )
-            door.listener.listen(BACKLOG)  # the loop takes `backlog` for this queue, too
+        self._listening = [await door.open(self) for door in self._doors]
 
     async def stop(self) -> None:
         """Say goodbye to all, and wait a little until it has been sent."""
@@ -201,15 +195,16 @@ class Server:
         await asyncio.sleep(0)
         for listening in self._listening:
             listening.close()
+        self._stopping = True
         deadline = self.loop.time() + DRAIN
         self.chat.rooms.flush()
-        for connection in list(self.connections):
-            if connection.session:
-                connection.session.stop(0.0)
-            else:
-                connection.transport.abort()
+        sessions = [each.session for each in self.connections if each.session]
+        for index, session in enumerate(sessions):
+            session.stop(RETRY_AFTER + index / RETURNS)
         self.chat.rooms.flush()
-        while self.connections and self.loop.time() < deadline:
+        while self.loop.time() < deadline and any(
+            each.session or each.waiting for each in self.connections
+        ):
             await asyncio.sleep(0.01)
         for connection in list(self.connections):
             connection.transport.abort()

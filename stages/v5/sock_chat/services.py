@@ -35,6 +35,10 @@ class Holder(Protocol):
     def room_name(self) -> str:
         """Where it is; of one that has ended, where it was."""
 
+    @property
+    def former(self) -> tuple[str, ...]:
+        """Folded nicks that it had before."""
+
     def displace(self, nick: Nick) -> None:
         """It holds this nick no more: the owner has come in from elsewhere."""
 
@@ -59,6 +63,7 @@ class Return(NamedTuple):
     nick: Nick
     room: str
     owner: bool
+    former: tuple[str, ...] = ()  # folded nicks that it had before
 
 
 class Names(Protocol):

@@ -26,7 +26,7 @@ from msgspec import UNSET
 from sock_chat import commands as commands  # it fills the table
 from sock_chat import door
 from sock_chat.chat import Chat, Visit
-from sock_chat.codec import Input, Marked, Refused, Resume
+from sock_chat.codec import Control, Input, Marked, Refused, Resume
 from sock_chat.events import NOT_YET, Closing, Error, Event, Left, Post, Said
 from sock_chat.link import LOW_WATER, Link, Reason
 from sock_chat.names import Nick, cut, cut_farewell
@@ -42,8 +42,8 @@ NEVER = float("inf")
 class Session:
     __slots__ = (
         "_bucket", "_in_run", "_input", "_input_ended", "_limited", "_runner", "_started",
-        "_time_left", "chat", "claimed", "deadline", "ended", "failures", "link", "nick", "owner",
-        "room", "room_name", "visit",
+        "_time_left", "chat", "claimed", "deadline", "ended", "failures", "former", "link", "nick",
+        "owner", "room", "room_name", "visit",
     )  # fmt: skip
 
     def __init__(self, chat: Chat, link: Link, visit: Visit):
@@ -51,6 +51,7 @@ class Session:
         self.link = link
         self.visit = visit
         self.nick: Nick | None = None  # that it shows
+        self.former: tuple[str, ...] = ()  # folded nicks that its ids may stand under as well
         self.owner = False  # whether it has given the password of its nick
         self.room: Room | None = None
         self.room_name = visit.room
@@ -58,8 +59,7 @@ class Session:
         self.ended = False
         self._runner = Runner(self._asked, self._answered)
         self._input: list[Input] = []  # not handled yet; a deque takes 700 bytes of each client
-        self._input_ended = False
-        self._in_run = False
+        self._in_run = self._input_ended = False
         self._started = False  # a line has been handled
         self.claimed = ""  # the folded form of a nick that it has asked for
         self._bucket = chat.bucket()
@@ -141,18 +141,18 @@ class Session:
             text, nick = line.removeprefix("/"), self.nick.shown
             if post_id:
                 post = Post(0, NOT_YET, nick, text, post_id)
-                self.chat.rooms.post(self.room, self, self.link, post)
+                self.chat.rooms.post(self.room, self, self.link, post, self.former)
             else:
                 self.room.say(self, Said(0, NOT_YET, nick, text))
 
-    def _handle_object(self, line: Marked | Resume | Refused) -> None:
+    def _handle_object(self, line: Marked | Resume | Refused | Control) -> None:
         if isinstance(line, Marked):
             self._handle(line.text, line.id)
         elif isinstance(line, Refused):
             self.refuse(line.text)
-        elif self._started:
+        elif isinstance(line, Resume) and self._started:
             self.refuse("Solo se reanuda al entrar.")
-        else:
+        elif isinstance(line, Resume):
             self._started = True
             self._runner.start(door.resume(self, line.token))
 

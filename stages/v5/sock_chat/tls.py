@@ -1,4 +1,4 @@
-"""A connection that speaks lines over TLS, on a port of its own.
+"""TLS between the bytes of a connection and what it speaks, on ports of its own.
 
 The handshake and the cipher are the ssl module's, between two buffers in memory; the socket stays
 the loop's, as without TLS. So what the kernel has not taken is counted where it waits, input comes
@@ -13,8 +13,10 @@ from __future__ import annotations
 import ssl
 from contextlib import suppress
 
+from sock_chat.connection import Connection
 from sock_chat.link import Kind, Reason
-from sock_chat.tcp import Connection, Owner
+from sock_chat.owner import Owner
+from sock_chat.tcp import LineConnection
 
 HANDSHAKE = 10.0  # seconds
 RECORD = 1 << 14  # bytes at most of what a record holds
@@ -31,33 +33,43 @@ def make_context(certificate: str, key: str | None) -> ssl.SSLContext:
     return context
 
 
-class TlsConnection(Connection):
-    __slots__ = ("_context", "_incoming", "_outgoing", "_tls")
-    kind = Kind.TLS
+class Layer:
+    """What is between the bytes of the socket and those that are meant."""
+
+    __slots__ = ("incoming", "outgoing", "tls")
+
+    def __init__(self, context: ssl.SSLContext):
+        self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.tls = context.wrap_bio(self.incoming, self.outgoing, server_side=True)
+
+
+class Tls(Connection):
+    """For a class that names it before what the connection speaks."""
+
+    __slots__ = ()  # two bases cannot both have some
+    not_tls = b""  # the answer to HTTP without TLS
+    _layer: Layer
 
     def __init__(self, owner: Owner, context: ssl.SSLContext):
         super().__init__(owner)
-        self._context = context
-        self._tls: ssl.SSLObject | None = None
-        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._layer = Layer(context)
 
     def come_in(self, secure: bool) -> None:
-        if not self._owner.begin_handshake(self):
+        if not self._owner.count_outside(self):
             self.abort(Reason.CROWDED)
             return
         self._owner.chat.counters.tls_handshakes += 1
-        self._tls = self._context.wrap_bio(self._incoming, self._outgoing, server_side=True)
         self._send = self._encrypt
         self._end = self._owner.loop.call_later(HANDSHAKE, self.abort, Reason.NO_TLS)
 
     def receive(self, data: bytes, more: bool) -> None:
-        tls = self._tls
-        if tls is None or self._reason is not None:
+        if self._reason is not None:
             return
-        self._incoming.write(data)
+        tls = self._layer.tls
+        self._layer.incoming.write(data)
         text, ended = b"", False
         try:
-            if self.session is None:
+            if self._dialogue is None:
                 tls.do_handshake()
                 self._flush()
                 if self._end:
@@ -69,8 +81,11 @@ class TlsConnection(Connection):
             ended = True  # close_notify
         except ssl.SSLWantReadError:
             pass
-        except ssl.SSLError:
-            self._flush()  # the alert that says why
+        except ssl.SSLError as error:
+            if error.reason == "HTTP_REQUEST":
+                self.transport.write(self.not_tls)
+            else:
+                self._flush()  # the alert that says why
             self.close(Reason.NO_TLS)
             return
         self._flush()
@@ -80,27 +95,26 @@ class TlsConnection(Connection):
             self.end_input(is_whole=True)
 
     def eof_received(self) -> bool:
+        self._fin = True
         self.end_input(is_whole=False)
-        return self.session is not None
+        return self._dialogue is not None and self._reason is None
 
     def connection_lost(self, error: Exception | None) -> None:
-        if self._tls and self._tls.version() is None:  # there is none until the handshake is over
+        if self._layer.tls.version() is None:  # there is none until the handshake is over
             self._owner.chat.counters.tls_failures += 1
         super().connection_lost(error)
 
-    def close(self, reason: Reason) -> None:
-        if self._tls and self._reason is None:
-            with suppress(ssl.SSLError):  # it has been sent, and the peer's has not come
-                self._tls.unwrap()
-            self._flush()
-        super().close(reason)
+    def _shut(self) -> None:
+        with suppress(ssl.SSLError):  # it has been sent, and the peer's has not come
+            self._layer.tls.unwrap()
+        self._flush()
+        super()._shut()
 
     def _encrypt(self, data: bytes) -> None:
-        assert self._tls
         view = memoryview(data)
         try:
             while view:
-                view = view[self._tls.write(view) :]
+                view = view[self._layer.tls.write(view) :]
         except ssl.SSLError:
             self.abort(Reason.NO_TLS)
         else:
@@ -108,5 +122,10 @@ class TlsConnection(Connection):
 
     def _flush(self) -> None:
         """Hand what TLS wants to send to the transport."""
-        if self._reason is None and self._outgoing.pending:
-            self.transport.write(self._outgoing.read())
+        if self._layer.outgoing.pending and not self.transport.is_closing():
+            self.transport.write(self._layer.outgoing.read())
+
+
+class TlsLines(Tls, LineConnection):
+    __slots__ = ()
+    kind = Kind.TLS

@@ -1,0 +1,153 @@
+"""WebSocket frames (RFC 6455) to lines, and events to frames, sans-IO.
+
+ServerProtocol of the websockets library decides what a frame is. But its parser costs more than all
+else that a message needs, so what is nearly everything, whole text frames of less than 126 bytes,
+is taken apart here; the parser is made when something else comes, gets it whole, and goes when it
+has no part of a message in it. So an idle browser has none.
+"""
+
+from __future__ import annotations
+
+import codecs
+
+from websockets.frames import Close, Frame, Opcode
+from websockets.protocol import State
+from websockets.server import ServerProtocol
+
+from sock_chat.codec import MAX_LINE, Control, Input, decode_frame, json_codec
+
+try:
+    from websockets.speedups import apply_mask
+except ImportError:  # a platform without a compiler
+    from websockets.utils import apply_mask
+
+TEXT = 0x81  # the first byte of a whole text frame
+MASKED, SHORT = 0x80, 0xFE  # the second: from the first one on, and below the second
+HEADER = 6  # bytes of such a frame before its payload: the last four are the mask
+NORMAL, GOING_AWAY, PROTOCOL_ERROR, NO_BINARY, NO_STATUS = 1000, 1001, 1002, 1003, 1005
+NOT_UTF8, POLICY, SLOW = 1007, 1008, 1013
+
+_new_text = codecs.getincrementaldecoder("utf-8")
+
+
+def text_frame(payload: bytes) -> bytes:
+    """Unmasked, and so the same for everybody."""
+    return Frame(Opcode.TEXT, payload).serialize(mask=False)
+
+
+def close_frame(code: int, reason: str = "") -> bytes:
+    payload = b"" if code == NO_STATUS else Close(code, reason).serialize()
+    return Frame(Opcode.CLOSE, payload).serialize(mask=False)
+
+
+PING = Frame(Opcode.PING, b"").serialize(mask=False)
+WEB = json_codec(text_frame)
+
+
+class FrameDecoder:
+    """fast: whether it takes apart what it can itself.
+
+    answers: what is to be sent to the client, for its pings. code: with which the connection is to
+    be closed when all lines have been handled, as the client wants it or as its fault; 0: not.
+    failed: whether it is its fault.
+    """
+
+    __slots__ = (
+        "_decoder", "_fast", "_fed", "_fragments", "_partial", "_protocol", "answers", "code",
+        "failed",
+    )  # fmt: skip
+
+    def __init__(self, fast: bool = True) -> None:
+        self._fast = fast
+        self._partial = b""  # the beginning of a short text frame
+        self._protocol: ServerProtocol | None = None
+        self._fed = 0  # bytes that it has been given and that make no whole frame yet
+        self._decoder: codecs.IncrementalDecoder | None = None  # of a message in fragments
+        self._fragments = ""
+        self.answers = b""
+        self.code = 0
+        self.failed = False
+
+    def receive(self, data: bytes) -> list[Input]:
+        """Take data; the lines that it completes, and what costs as much."""
+        lines: list[Input] = []
+        if self.code:
+            return lines
+        if self._protocol is None and self._fast:
+            data = self._take_short(self._partial + data, lines)
+        if data and not self.code:
+            self._parse(data, lines)
+        return lines
+
+    def _take_short(self, data: bytes, lines: list[Input]) -> bytes:
+        """What is left for the parser."""
+        position, size = 0, len(data)
+        while position + HEADER <= size and data[position] == TEXT:
+            length = data[position + 1]
+            start = position + HEADER
+            end = start + length - MASKED
+            if not MASKED <= length < SHORT or end > size:
+                break
+            text = apply_mask(data[start:end], data[position + 2 : start])
+            try:
+                lines.append(decode_frame(text.decode()))
+            except UnicodeDecodeError:
+                self._fail(NOT_UTF8)
+                return b""
+            position = end
+        rest = data[position:]
+        if rest[:1] in (b"", b"\x81") and (len(rest) < 2 or MASKED <= rest[1] < SHORT):
+            self._partial = rest
+            return b""
+        self._partial = b""
+        return rest
+
+    def _parse(self, data: bytes, lines: list[Input]) -> None:
+        protocol = self._protocol
+        if protocol is None:
+            protocol = self._protocol = ServerProtocol(state=State.OPEN, max_size=MAX_LINE)
+            self._fed = 0
+        self._fed += len(data)
+        protocol.receive_data(data)
+        for frame in protocol.events_received():
+            assert isinstance(frame, Frame)
+            # Who wants the long form of a short length keeps the parser.
+            self._fed -= HEADER + len(frame.data) + (2 if len(frame.data) > 125 else 0)
+            self._take(frame, lines)
+            if self.code:
+                return
+        if protocol.close_sent:
+            self._fail(protocol.close_sent.code)
+        elif self._fed == 0 and self._decoder is None and self._fast:
+            self._protocol = None
+
+    def _take(self, frame: Frame, lines: list[Input]) -> None:
+        data = bytes(frame.data)
+        if frame.opcode is Opcode.CLOSE:
+            self.code = Close.parse(data).code
+        elif frame.opcode is Opcode.BINARY:
+            self._fail(NO_BINARY)
+        elif frame.opcode in (Opcode.PING, Opcode.PONG):
+            lines.append(Control())
+            if frame.opcode is Opcode.PING:
+                self.answers += Frame(Opcode.PONG, data).serialize(mask=False)
+        else:
+            self._take_text(data, frame.fin, lines)
+
+    def _take_text(self, data: bytes, is_last: bool, lines: list[Input]) -> None:
+        if self._decoder is None:
+            self._decoder = _new_text()
+        try:
+            self._fragments += self._decoder.decode(data, is_last)
+        except UnicodeDecodeError:
+            self._fail(NOT_UTF8)
+            return
+        if is_last:
+            lines.append(decode_frame(self._fragments))
+            self._decoder, self._fragments = None, ""
+        else:
+            lines.append(Control())
+
+    def _fail(self, code: int) -> None:
+        self.code, self.failed = code, True
+        self._protocol = self._decoder = None
