@@ -85,6 +85,7 @@ class WebSocket(Connection):
     __slots__ = ("_frames", "_heard", "group")
     codec = WEB
     kind = Kind.BROWSER
+    decoder = FrameDecoder
 
     _frames: FrameDecoder
 
@@ -94,7 +95,7 @@ class WebSocket(Connection):
         self.group = 0  # of Pings
 
     def open(self, visit: Visit) -> None:
-        self._frames = FrameDecoder()
+        self._frames = self.decoder()
         self._enter(visit)
 
     def take(self, data: bytes) -> None:

@@ -65,7 +65,10 @@ export class Conversation {
     this.changes = new Set(["state", "place"]);
     /** @type {Set<Entry>} whose state has changed */
     this.changedEntries = new Set();
-    this.#recall(memory.pending ?? []);
+    for (const line of memory.pending ?? []) {
+      const entry = { ...line.entry, at: new Date(line.entry.at) };
+      this.#queue({ ...line, entry, timeline: this.timeline, sentAt: now() });
+    }
   }
 
   /** The effects since the last call. */
@@ -193,7 +196,7 @@ export class Conversation {
     } else {
       const entry = this.#entry(unescape(text));
       this.#queue({ id: newId(), text, timeline: this.timeline, entry, room: this.room });
-      this.#saveLines();
+      this.save();
     }
     return true;
   }
@@ -257,31 +260,16 @@ export class Conversation {
     this.changes.add("entries");
   }
 
-  /** @param {"notice" | "error"} kind @param {string} text @param {Timeline} timeline */
+  /** @param {"presence" | "notice" | "error"} kind @param {string} text @param {Timeline} timeline */
   tell(kind, text, timeline) {
     timeline.append({ kind, text, at: new Date(this.now()) });
     this.changes.add("entries");
   }
 
-  // What outlives a reload
-
-  #saveLines() {
-    const pending = this.outbox.said.map(({ id, text, entry, room }) => ({ id, text, entry, room }));
-    this.effects.push({ save: { pending } });
-  }
-
-  /** Where to go on after a reload. */
+  /** Keep what is to outlive a reload: where to go on, and with what. */
   save() {
     const { nick, room, epoch, known } = this;
-    this.effects.push({ save: { nick, room, epoch, known, token: this.door.token } });
-    this.#saveLines();
-  }
-
-  /** @param {any[]} lines that #saveLines has kept */
-  #recall(lines) {
-    for (const { id, text, entry, room } of lines) {
-      const shown = { ...entry, at: new Date(entry.at) };
-      this.#queue({ id, text, timeline: this.timeline, entry: shown, room, sentAt: this.now() });
-    }
+    const { token } = this.door;
+    this.effects.push({ save: { nick, room, epoch, known, token, pending: this.outbox.memory } });
   }
 }

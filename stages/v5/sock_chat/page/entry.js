@@ -60,7 +60,7 @@ export function updateEntry(shown, entry, retry) {
 
 /** @param {Entry} entry */
 function noticeElement({ kind, text }) {
-  const shown = element("div", kind);
+  const shown = element("div", kind === "presence" ? "notice presence" : kind);
   const lines = text.split("\n");
   if (lines.length > 1 && lines.every((line) => LONG.test(line))) {
     const list = element("dl", "help");

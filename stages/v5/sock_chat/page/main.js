@@ -11,6 +11,7 @@ import { View } from "./view.js";
 const POLL = 45_000; // milliseconds after which the rooms are asked for
 const SOON = 2_000; // after somebody has come or gone
 const PER_PERSON = 50; // and longer where there are many, who would all ask
+const SAVED = 250; // after a message
 const HIDDEN_FRAME = 200; // milliseconds; a page that nobody sees is not drawn
 
 const kept = memory.load();
@@ -111,7 +112,8 @@ function draw() {
 /** @param {Record<string, unknown>} values */
 function keep(values) {
   unsaved = { ...unsaved, ...values };
-  saveTimer ||= setTimeout(saveNow, 250);
+  if ("token" in values) saveNow();
+  else saveTimer ||= setTimeout(saveNow, SAVED);
 }
 
 function saveNow() {

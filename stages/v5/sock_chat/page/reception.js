@@ -44,6 +44,10 @@ const HANDLERS = {
     const continues = epoch === chat.epoch && position >= chat.known;
     const news = history.filter((/** @type {Said} */ { position: at }) => at > chat.known);
     Object.assign(chat.door, { nick, token: event.resume, busy: false, alert: "" });
+    if (!returns) {
+      chat.outbox.answer();
+      chat.open();
+    }
     const { said, lost } = returns
       ? chat.outbox.recover(room, continues ? news : [], nick, gap, chat.now())
       : { said: [], lost: [] };
@@ -96,26 +100,27 @@ const HANDLERS = {
   joined(chat, { nick }) {
     chat.people.add(nick);
     chat.changes.add("members");
-    chat.tell("notice", `${nick} ha entrado.`, chat.timeline);
+    chat.tell("presence", `${nick} ha entrado.`, chat.timeline);
   },
 
   left(chat, { nick, reason }) {
     const text = `${nick} ha salido${reason ? `: ${reason}` : "."}`;
     chat.people.remove(nick);
     chat.changes.add("members");
-    chat.tell("notice", text, chat.timeline);
+    chat.tell("presence", text, chat.timeline);
   },
 
   renamed(chat, { nick, to }) {
     chat.people.rename(nick, to);
     chat.privates.rename(nick, to);
     if (nick === chat.nick) {
+      chat.outbox.answer();
       chat.nick = chat.door.nick = to;
       chat.door.password = "";
       chat.save();
     }
     chat.changes.add("members").add("privates").add("place");
-    chat.tell("notice", `${nick} ahora es ${to}.`, chat.timeline);
+    chat.tell("presence", `${nick} ahora es ${to}.`, chat.timeline);
   },
 
   private(chat, event) {
@@ -132,15 +137,15 @@ const HANDLERS = {
 
   history(chat, { messages }) {
     const entries = messages.map((/** @type {Said} */ said) => entry(chat, said));
-    if (!chat.timeline.prepend(entries) && !chat.outbox.command?.quiet) {
+    if (!chat.timeline.prepend(entries) && !chat.outbox.answer()?.quiet) {
       chat.tell("notice", ALL_SEEN, chat.timeline);
     }
     chat.changes.add("entries");
   },
 
   notice(chat, { text }) {
-    const { command } = chat.outbox;
     chat.waits = text === WAITS;
+    const command = chat.waits ? undefined : chat.outbox.answer();
     if (text.startsWith("Salas: ")) {
       chat.rooms = rooms(text);
       chat.changes.add("rooms");
@@ -164,8 +169,7 @@ const HANDLERS = {
       }
       return;
     }
-    const line = chat.outbox.command;
-    if (line) chat.outbox.remove(line);
+    const line = chat.outbox.answer();
     if (line?.entry) refuse(chat, line.entry, text, line.home ?? line.timeline);
     chat.tell("error", text, line?.timeline ?? chat.timeline);
   },

@@ -38,12 +38,16 @@ export class View {
       event.preventDefault();
       (byId("talk").hidden ? byId("nick") : byId("text")).focus();
     });
+    document.addEventListener("pointerdown", ({ target }) => {
+      if (!this.panel.dataset.open || !(target instanceof Node)) return;
+      if (!this.panel.contains(target) && !this.panelButton.contains(target)) close();
+    });
     document.addEventListener("keydown", (event) => {
       if (event.key !== "Escape" || event.defaultPrevented || event.isComposing) return;
       if (this.panel.dataset.open) {
         this.#setPanel(false);
         this.panelButton.focus();
-      } else if (!byId("back").hidden && !byId("password-dialog").open) {
+      } else if (!byId("back").hidden && !byId("password-dialog")) {
         handlers.open();
       }
     });
@@ -52,7 +56,7 @@ export class View {
   /** @param {Conversation} chat @param {Set<string>} changes */
   show(chat, changes) {
     if (changes.has("state")) this.#showPhase(chat);
-    if (changes.has("state") || changes.has("place")) this.#showPlace(chat);
+    if (["state", "place", "members"].some((part) => changes.has(part))) this.#showPlace(chat);
     this.lists.show(chat, changes);
     this.#showEmpty(chat);
     const { unread } = chat;
@@ -78,12 +82,13 @@ export class View {
   #showPlace({ room, nick, people, privates: { open } }) {
     const back = byId("back");
     write(byId("place-name"), open?.nick ?? room);
-    write(byId("place-note"), open ? "A solas. Nadie lo guarda." : "");
+    write(byId("place-note"),
+      open ? "a solas" : plural(people.count, "persona", "personas"));
     back.hidden = !open;
-    write(back, `Volver a ${room}`);
+    back.title = `Volver a ${room}`;
+    back.setAttribute("aria-label", back.title);
     write(byId("own-nick"), nick);
     byId("text").placeholder = open ? `A ${open.nick}, a solas` : `En ${room}`;
-    if (!open) write(byId("place-note"), plural(people.count, "persona", "personas"));
   }
 
   /** @param {Conversation} chat */
