@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import shlex
 import subprocess
 from collections.abc import Callable, Iterator
@@ -29,13 +30,19 @@ ALONE = (
 ELSEWHERE = ("In containers",)  # on this machine, by test_compose.py
 
 
+def blocks(text: str) -> list[str]:
+    """Of shell commands; one in a list is as far in as its item."""
+    found = re.findall(r"^( *)```sh\n(.*?)^ *```", text, re.DOTALL | re.MULTILINE)
+    return [re.sub(f"^{indent}", "", block, flags=re.MULTILINE) for indent, block in found]
+
+
 class Section(NamedTuple):
     heading: str
     commands: list[str]
 
 
 SECTIONS = [
-    Section(heading, re.findall(r"^```sh\n(.*?)^```", text, re.DOTALL | re.MULTILINE))
+    Section(heading, blocks(text))
     for heading, text in re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", PAGE, re.DOTALL | re.MULTILINE)
 ]
 
@@ -140,6 +147,21 @@ def after_setting_up(machine: Machine, output: str) -> None:
     assert "es tuyo" in talk(machine, "ana", "/register correct horse")
 
 
+def after_reading_metrics(machine: Machine, output: str) -> None:
+    metrics = set(re.findall(r"^# TYPE (\w+) ", output, re.MULTILINE))
+    section = PAGE.partition("## Metrics and alerts")[2].partition("\n## ")[0]
+    named = set(re.findall(r"\b(?:sock_chat|process)_\w+", section))
+    assert len(named) >= 4 and named <= {*metrics, *(f"{name}_total" for name in metrics)}
+
+
+def after_raising_limits(machine: Machine, output: str) -> None:
+    """As far as this machine allows."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    limit = re.search(r"Max open files +(\d+) +\1", output)
+    assert limit and 0 < int(limit[1]) <= hard
+    assert "LimitNOFILE=262144" in machine.run("systemctl cat sock-chat")
+
+
 def after_certificates(machine: Machine, output: str) -> None:
     assert "* Hola, bea." in talk(machine, "bea", options="--tls --cafile ca.pem")
     assert "TLS en ('0.0.0.0', 8443)" in log(machine)
@@ -164,10 +186,12 @@ def after_the_upgrade(machine: Machine, output: str) -> None:
 CHECKS: dict[str, Callable[[Machine, str], None]] = {
     "Install it": after_install,
     "Set it up": after_setting_up,
+    "The log": after_reading_the_log,
+    "Metrics and alerts": after_reading_metrics,
+    "Limits, and how to raise them": after_raising_limits,
     "Certificates": after_certificates,
     "Behind a proxy": after_proxies,
     "Back it up, and bring it back": after_restoring,
-    "The log": after_reading_the_log,
     "A new version": after_the_upgrade,
 }
 
