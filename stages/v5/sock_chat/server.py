@@ -26,7 +26,7 @@ from sock_chat.link import Reason
 from sock_chat.log import Turn
 from sock_chat.proxy import HeaderReader, is_trusted
 from sock_chat.rooms import Rooms
-from sock_chat.storage import Storage
+from sock_chat.storage import Storage, storage_class
 from sock_chat.system import RESERVE, STDERR, say, visible
 from sock_chat.tls import make_context
 from sock_chat.turns import Turns
@@ -92,7 +92,7 @@ class Server:
         self.started = time.time()
         self.counters = Counters()
         self.turns = Turns(lambda: self.chat.rooms.flush())
-        self.storage = Storage(
+        self.storage = storage_class(config)(
             config,
             post=lambda call: self.loop.call_soon_threadsafe(call),
             later=lambda seconds, call: self.loop.call_later(seconds, call),
@@ -163,7 +163,9 @@ class Server:
         self.journal.gone(connection, reason)
 
     def health(self) -> str:
-        return "El servidor se cierra." if self._stopping else ""
+        if self._stopping:
+            return "El servidor se cierra."
+        return "" if self.storage.healthy else "El bus no responde."
 
     # From the start to the stop
 
@@ -186,6 +188,7 @@ class Server:
     async def start(self) -> None:
         self.loop = self.turns.loop = self.pings.loop = asyncio.get_running_loop()
         self.loop.set_exception_handler(self._complain)
+        await self.storage.start()
         self._listening = [await door.open(self) for door in self._doors]
 
     async def stop(self) -> None:
@@ -202,6 +205,7 @@ class Server:
         for index, session in enumerate(sessions):
             session.stop(RETRY_AFTER + index / RETURNS)
         self.chat.rooms.flush()
+        await self.storage.finish(deadline - self.loop.time())
         while self.loop.time() < deadline and any(
             each.session or each.waiting for each in self.connections
         ):
