@@ -27,7 +27,7 @@ from sock_chat.log import Turn
 from sock_chat.metrics import Exposition
 from sock_chat.proxy import HeaderReader, is_trusted
 from sock_chat.rooms import Rooms
-from sock_chat.storage import Storage
+from sock_chat.storage import Storage, storage_class
 from sock_chat.system import RESERVE, STDERR, say, visible
 from sock_chat.tls import make_context
 from sock_chat.turns import Turns
@@ -93,7 +93,11 @@ class Server:
         self.started: float = time.time()
         self.counters: Counters = Counters()
         self.turns = Turns(lambda: self.chat.rooms.flush())
+<<<<<<< HEAD
         self.storage: Storage = Storage(
+=======
+        self.storage = storage_class(config)(
+>>>>>>> main
             config,
             post=lambda call: self.loop.call_soon_threadsafe(call),
             later=lambda seconds, call: self.loop.call_later(seconds, call),
@@ -165,7 +169,9 @@ class Server:
         self.journal.gone(connection, reason)
 
     def health(self) -> str:
-        return "El servidor se cierra." if self._stopping else ""
+        if self._stopping:
+            return "El servidor se cierra."
+        return "" if self.storage.healthy else "El bus no responde."
 
     # From the start to the stop
 
@@ -188,6 +194,7 @@ class Server:
     async def start(self) -> None:
         self.loop = self.turns.loop = self.pings.loop = asyncio.get_running_loop()
         self.loop.set_exception_handler(self._complain)
+        await self.storage.start()
         self._listening = [await door.open(self) for door in self._doors]
 
     async def stop(self) -> None:
@@ -204,6 +211,7 @@ class Server:
         for index, session in enumerate(sessions):
             session.stop(RETRY_AFTER + index / RETURNS)
         self.chat.rooms.flush()
+        await self.storage.finish(deadline - self.loop.time())
         while self.loop.time() < deadline and any(
             each.session or each.waiting for each in self.connections
         ):
