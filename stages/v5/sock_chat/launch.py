@@ -98,14 +98,10 @@ def _doors(config: Config, context: ssl.SSLContext | None) -> Sequence[Door]:
             doors.append(Door(READY_WEB, listener, partial(_tls, TlsWeb), "https"))
         else:
             doors.append(Door(READY_WEB, listener, WebConnection, "http"))
-<<<<<<< HEAD
     if config.metrics_port is not None:
-        listener = _listen(config.host, config.metrics_port)
+        listener = _listen(config, config.metrics_port)
         doors.append(Door(READY_METRICS, listener, MetricsConnection, "http"))
-    return [*doors, Door(READY, _listen(config.host, config.port))]
-=======
     return [*doors, Door(READY, _listen(config, config.port))]
->>>>>>> main
 
 
 def _tls(protocol: type[TlsLines | TlsWeb], server: Server) -> Connection:

@@ -93,11 +93,7 @@ class Server:
         self.started: float = time.time()
         self.counters: Counters = Counters()
         self.turns = Turns(lambda: self.chat.rooms.flush())
-<<<<<<< HEAD
-        self.storage: Storage = Storage(
-=======
-        self.storage = storage_class(config)(
->>>>>>> main
+        self.storage: Storage = storage_class(config)(
             config,
             post=lambda call: self.loop.call_soon_threadsafe(call),
             later=lambda seconds, call: self.loop.call_later(seconds, call),
