@@ -57,5 +57,7 @@ def test_a_slow_browser_is_closed_and_delays_nobody() -> None:
         assert said == [ana.prefix + message(number, size) for number in range(ana.sent)]
         with pytest.raises(DeliveryError, match=r"type 8 with b'\\x03\\xf5|closed|reset"):
             list(iter(slow.receive, None))
+        for guest in guests:
+            guest.sock.close()  # or the server waits for its close frame
         assert server.stop() == 0
         assert server.errors.rest() == []

@@ -28,6 +28,7 @@ SLOTS = 40  # groups that are pinged one after the other
 CODES = {
     Reason.QUIT: frames.NORMAL,
     Reason.STOPPING: frames.GOING_AWAY,
+    Reason.NO_BUS: frames.GOING_AWAY,
     Reason.SLOW: frames.SLOW,
 }  # for the others: POLICY
 

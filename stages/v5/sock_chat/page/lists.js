@@ -1,7 +1,7 @@
 /** The panel: rooms, private conversations, who is here. */
 
 import { arrange, byId, element, followArrows, isolated, keepOneStop, write } from "./elements.js";
-import { fold, hue, plural } from "./text.js";
+import { fold, hue, isolate, plural } from "./text.js";
 
 const MOST = 200; // people that are shown; the others are counted
 
@@ -30,7 +30,7 @@ export class Lists {
 
   /** @param {Conversation} chat @param {Set<string>} changes */
   show(chat, changes) {
-    if (changes.has("rooms") || changes.has("place")) this.#showRooms(chat);
+    if (["rooms", "place", "members"].some((part) => changes.has(part))) this.#showRooms(chat);
     if (changes.has("privates") || changes.has("place")) this.#showPrivates(chat);
     if (changes.has("members") || changes.has("place")) this.#showPeople(chat);
   }
@@ -75,7 +75,7 @@ export class Lists {
     this.#fill(this.lists.people, nicks.map((nick) => ({
       key: fold(nick), label: nick, name: isolated(nick, `hue-${hue(nick)}`), unread: 0,
       note: fold(nick) === fold(chat.nick) ? "tú" : "",
-      title: `Hablar a solas con ${nick}`, act: () => this.handlers.open(nick),
+      title: `Hablar a solas con ${isolate(nick)}`, act: () => this.handlers.open(nick),
     })));
     keepOneStop(this.lists.people);
   }
