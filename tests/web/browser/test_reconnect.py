@@ -49,9 +49,8 @@ def heard_until(guest: Guest, last: str) -> list[str]:
 
 def acknowledged(visitor: Visitor) -> bool:
     """Whether everything that it has said is; where it waits for its next try, it connects now."""
-    button = visitor.button("Reintentar ahora")
-    if button.is_visible():
-        button.evaluate("(button) => button.click()")
+    retry = visitor.page.get_by_text("Reintentar ahora")
+    retry.evaluate("(button) => button.hidden || button.click()")
     return not visitor.pending().count()
 
 
