@@ -18,7 +18,7 @@ LABEL org.opencontainers.image.title="sock_chat" \
       org.opencontainers.image.licenses="MIT"
 # The bytecode is compiled now: whoever runs it cannot write there, and would do it at every start.
 RUN --mount=type=bind,from=wheels,source=/wheels,target=/wheels \
-    pip install --no-cache-dir --no-index /wheels/*.whl \
+    pip install --no-cache-dir --no-index --root-user-action=ignore /wheels/*.whl \
     && install -d -o 10001 -g 10001 -m 700 /data
 ENV SOCK_CHAT_HOST=0.0.0.0 \
     SOCK_CHAT_DB=/data/sock_chat.db
@@ -26,5 +26,7 @@ VOLUME /data
 # A number, so that an orchestrator can see that it is not root; with its group, or that is root's.
 USER 10001:10001
 EXPOSE 8080 8081 8443
+HEALTHCHECK --interval=30s --timeout=5s --start-period=10s --retries=3 \
+    CMD ["python", "-m", "sock_chat.healthcheck"]
 # The exec form: the server itself gets SIGTERM, not a shell that keeps it to itself.
 ENTRYPOINT ["sock-chat-server"]

@@ -21,7 +21,7 @@ import argparse
 import importlib.util
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +32,8 @@ from benchmarks.harness.environment import environment
 from benchmarks.harness.files import ROOT, OutputError, output_folder
 from benchmarks.harness.flood import SOURCE
 from benchmarks.harness.process import descriptor_limit_raised
-from benchmarks.harness.roster import PEERS, PeerError
-from benchmarks.harness.server import BROADCASTING, SERVERS, SILENT, TLS, VARIANTS
+from benchmarks.harness.roster import LINE_PEERS, PEERS, PeerError
+from benchmarks.harness.server import BROADCASTING, BROWSERS, SERVERS, SILENT, TLS, VARIANTS
 from benchmarks.harness.server import missing as missing_server
 
 NAMES = (*SILENT, *BROADCASTING, *PEERS, *VARIANTS)
@@ -50,8 +50,14 @@ IDLE_SERVERS = (
 """They are measured with an idle crowd, too. Who sends each line by itself takes seconds there for
 a few messages, and costs what it costs in a flood."""
 VARIANT_LOADS = (("lock-step", 100), ("flood", 10), ("flood", 100))
-"""In which v5 is measured with one feature more; TLS, which flood.c does not speak, in a flood in
-Python, beside v5 in the same one."""
+SOME_LOADS: Mapping[str, Sequence[tuple[str, int]]] = {
+    **dict.fromkeys(VARIANTS, VARIANT_LOADS),
+    TLS: VARIANT_LOADS[:1],
+    BROWSERS: (*VARIANT_LOADS, ("flood", 1000)),
+    **{name: LOADS[3:5] for name in PEERS if name not in LINE_PEERS},
+}
+"""Of those who are not in all: v5 with one feature more, and the peers for browsers. TLS, which
+flood.c does not speak, is in a flood in Python, beside v5 in the same one."""
 MEMORY_ROUNDS = 5
 """Of those, so many look at memory, too: it is slow to fill, and differs little."""
 RESULTS = ROOT / "benchmarks" / "results"
@@ -63,9 +69,7 @@ def takes_part(server: str, workload: str, n: int) -> bool:
         return server in IDLE_SERVERS
     if workload == "python-flood":
         return server in ("v5", TLS)
-    if server == TLS:
-        return workload == "lock-step" and (workload, n) in VARIANT_LOADS
-    return server not in VARIANTS or (workload, n) in VARIANT_LOADS
+    return server not in SOME_LOADS or (workload, n) in SOME_LOADS[server]
 
 
 def measure_all(args: argparse.Namespace) -> figures.Results:

@@ -20,7 +20,8 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from benchmarks.compare.figures import REFERENCE, Results, Spread
 from benchmarks.harness.environment import sentence
-from benchmarks.harness.server import BROADCASTING, VARIANTS
+from benchmarks.harness.roster import LINE_PEERS
+from benchmarks.harness.server import BROADCASTING
 
 CARD, INK, FAINT = "#fbfaf7", "#24292f", "#d5d3cc"
 COLOURS = (
@@ -67,10 +68,10 @@ def cpu_per_delivery(results: Results) -> Figure:
     floods = (w for w in results["parameters"]["workloads"] if w.startswith("flood"))
     counts = [int(workload.split()[1]) for workload in floods]
     costs = {n: results["derived"]["cpu_us"].get(f"flood {n}", {}) for n in counts}
-    servers = [name for name in results["parameters"]["servers"] if name not in VARIANTS]
+    servers = results["parameters"]["servers"]
     panels = {
         "ours": [name for name in servers if name in BROADCASTING or name == REFERENCE],
-        "peers": [name for name in servers if name not in BROADCASTING],
+        "peers": [name for name in servers if name in LINE_PEERS],
     }
     lines = []
     both = figure.subplots(1, 2, sharex=True, sharey=True)

@@ -24,19 +24,22 @@ from benchmarks.compare.figures import (
     unsaturated,
 )
 from benchmarks.harness.environment import sentence
-from benchmarks.harness.roster import PEERS
+from benchmarks.harness.roster import LINE_PEERS, PEERS
+from benchmarks.harness.server import BROWSERS
 from benchmarks.harness.tables import table
 
 MARK = "†"
 Columns = Mapping[str, Callable[[str], str]]
 """The cells of a table below each head, by the row's name."""
 
-TARGETS: Mapping[tuple[str, str], tuple[float, ...]] = {
+TARGETS: Mapping[tuple[str, str], tuple[float | None, ...]] = {
     ("epoll", REFERENCE): (1.15, 1.2, 0.75, 0.7, 0.75),
     ("uring", REFERENCE): (1.0, 1.15, 0.65, 0.55, 0.6),
     ("uring", "c-uring"): (1.2,) * 5,
     ("v5", REFERENCE): (1.6, 1.6, 0.95, 0.9),
     ("v5 --db FILE", "v5"): (1.3, 1.3, 1.3),
+    (BROWSERS, "v5"): (None, 1.15, 1.15, 1.15),
+    **{(BROWSERS, name): (None, None, 0.5, 0.5) for name, peer in PEERS.items() if peer.websocket},
     **{
         (server, rival): (1.0,) * 5
         for server in ("epoll", "uring")
@@ -47,7 +50,7 @@ TARGETS: Mapping[tuple[str, str], tuple[float, ...]] = {
 TARGET_LOADS = ("lock-step 100", "flood 10", "flood 100", "flood 1000", "idle 5000")
 SLACK = 1.1
 """By which a target over the reference may be missed: two runs on one machine differ by more."""
-TARGET_KIB = {"epoll": 1.0, "uring": 1.0, "v5": 6.0}
+TARGET_KIB = {"epoll": 1.0, "uring": 1.0, "v5": 6.0, BROWSERS: 12.0}
 """Of memory for an idle client, at most."""
 TARGET_START = 0.6
 """Seconds from the start of v5 until it is ready, at most."""
@@ -83,8 +86,9 @@ figures say something of these, too.
 `lowlevel`; with `--flush message` each line is sent at once, with `--looks 0` nobody looks again
 before the batch goes out. `v5` keeps nothing and limits nobody; with an option it has one feature
 more: the history in a file, a limit of the rate that nobody reaches, asyncio's own loop, lines over
-TLS. The others are in `benchmarks/peers`; which tests of the contract they
-fail, and why, stands in `benchmarks/harness/roster.py`.
+TLS, browsers in the place of lines. The others are in `benchmarks/peers`; which tests
+of the contract they fail, and why, stands in `benchmarks/harness/roster.py`. Browsers, and what is
+for them, speak WebSocket: a message is a text frame.
 
 {peers}
 
@@ -183,7 +187,9 @@ class Page:
         """What stands behind their names."""
         columns: Columns = {
             "what it is": lambda name: PEERS[name].about,
-            "contract tests that it fails": lambda name: str(len(PEERS[name].fails) or "none"),
+            "contract tests that it fails": lambda name: (
+                str(len(PEERS[name].fails) or "none") if name in LINE_PEERS else "for browsers"
+            ),
         }
         return grid("peer", filter(PEERS.__contains__, self.servers), columns, numbers=False)
 

@@ -12,7 +12,8 @@
  *
  * With WEB each is a browser: what it says is a text frame of its own, a byte shorter, for it has no
  * newline. What comes in frames is made into the lines that a client without them would hear: of a
- * server that ASKS it is JSON, an array of events, and of any other one it is a line already.
+ * server that ASKS it is JSON, an array of events, and of any other one it is a line already. The
+ * former acknowledges to the sender each message, which counts as heard by all only then.
  *
  * Every delivery is checked: it must be, byte for byte, the line of its sender that this listener
  * has to hear next. A line that comes twice, in another order or to its own sender is not that one.
@@ -99,7 +100,7 @@ struct histogram {
 static int epoll, clients_size, senders_size, in_flight, size;
 static double deadline;
 static clockid_t server_clock;
-static bool spin, asks, web;
+static bool spin, asks, web, acknowledges;
 static char request[200];         /* for frames */
 static struct client *clients;
 static struct sender *senders;
@@ -113,7 +114,9 @@ static double server_began, own_began; /* CPU time until then */
 static struct histogram latency, lateness;
 static struct heard heard[READ_SIZE / DIGITS]; /* what was taken apart last, line by line */
 static int heard_size;
+static bool is_alike; /* whether it is the same for whoever reads the same */
 static int outside, begun; /* clients whom the server has not let in; who have heard "begin" */
+static int called, answered; /* what the last client has said until then, and its acknowledgements */
 
 static void fail(const char *format, ...)
 {
@@ -329,7 +332,6 @@ struct piece {
     const char *lines;
     size_t size, lines_size;
     size_t taken; /* of the data, to where the last line or frame that is whole ends */
-    bool lines_only; /* nothing in it asks for more than to be heard */
 };
 
 /* Whether the server has granted frames; then how many bytes that took. */
@@ -367,12 +369,12 @@ static void unframe(struct client *client, struct piece *piece)
     char *line = piece->text;
     struct frame frame;
 
-    piece->lines_only = client->open;
-    if (!client->open)
+    if (!client->open) {
+        is_alike = false;
         data += read_answer(client, data, piece->size);
+    }
     while (client->open && read_header(data, end - data, &frame) &&
            (size_t)(end - data) >= frame.header + frame.length) {
-        char *start = line;
         data += frame.header;
         if (frame.opcode == TEXT && asks) {
             line = write_lines(line, data, frame.length);
@@ -380,6 +382,7 @@ static void unframe(struct client *client, struct piece *piece)
             line = mempcpy(line, data, frame.length);
             *line++ = '\n';
         } else if (frame.opcode == PING) {
+            is_alike = false;
             answer_ping(client, data, frame.length);
         } else if (frame.opcode == CLOSE && frame.length >= 2) {
             fail("the server closed %s with %d: '%.*s'", client->name,
@@ -391,8 +394,6 @@ static void unframe(struct client *client, struct piece *piece)
         if (!line)
             fail("%s got a frame of type %d with '%.*s'", client->name, frame.opcode,
                  frame.length < 100 ? (int)frame.length : 100, data);
-        if (line == start)
-            piece->lines_only = false;
         data += frame.length;
     }
     piece->lines = piece->text;
@@ -406,7 +407,6 @@ static void find_lines(struct piece *piece)
 
     piece->lines = piece->data;
     piece->lines_size = piece->taken = newline ? newline + 1 - piece->data : 0;
-    piece->lines_only = true;
 }
 
 static void keep(struct client *client, const char *rest, size_t length)
@@ -433,6 +433,7 @@ static void receive(struct client *client, handler *handle)
     if (count == 0 || (count < 0 && errno != EAGAIN && errno != EINTR))
         closed(client);
     fresh->size = client->rest_size + (count > 0 ? count : 0);
+    is_alike = true;
     if (fresh->size && fresh->size == known->size &&
         memcmp(fresh->data, known->data, known->size) == 0)
         piece = known;
@@ -451,7 +452,7 @@ static void receive(struct client *client, handler *handle)
     }
     keep(client, fresh->data + piece->taken, fresh->size - piece->taken);
     if (piece == fresh) {
-        if (fresh->taken < fresh->size || !fresh->lines_only)
+        if (fresh->taken < fresh->size || !is_alike)
             fresh->size = 0; /* it is not known */
         fresh = known;
         known = piece;
@@ -471,13 +472,20 @@ static void receive_some(handler *handle)
             receive(events[i].data.ptr, handle);
 }
 
+static bool is_ack(const char *line, size_t length)
+{
+    return acknowledges && length == 6 && memcmp(line, "* ack\n", 6) == 0;
+}
+
 static void hear_caller(struct client *client, const char *line, size_t length)
 {
     const struct client *caller = &clients[clients_size - 1];
     size_t name = strlen(caller->name), text = strlen(" dice: ready\n");
 
-    if (asks && line[0] == '*')
+    if (asks && line[0] == '*') {
+        answered += client == caller && is_ack(line, length);
         return;
+    }
     if (client == caller || length != name + text || memcmp(line, caller->name, name) != 0)
         wrong(client, line, length);
     if (!outside && memcmp(line + name, " dice: begin\n", text) == 0)
@@ -532,13 +540,14 @@ static void gather(void)
     double until = seconds(CLOCK_MONOTONIC) + deadline, call_at = 0, pause = 0.2;
 
     outside = clients_size - 1;
-    while (begun < clients_size - 1) {
+    while (begun < clients_size - 1 || (acknowledges && answered < called)) {
         now = seconds(CLOCK_MONOTONIC);
         if (now > until)
             fail("%d of %d clients were not let in within %g s; does the server broadcast?",
                  outside, clients_size, deadline);
         if (outside && now >= call_at) {
             tell(caller, "ready");
+            called++;
             call_at = now + pause;
             pause *= 2;
         }
@@ -546,6 +555,7 @@ static void gather(void)
         receive_some(hear_caller);
         if (waiting && !outside) {
             tell(caller, "begin");
+            called++;
             until = now + deadline;
         }
     }
@@ -558,7 +568,7 @@ static void say(struct sender *sender, double due_at)
 {
     int slot = sender->sent++ % in_flight;
 
-    sender->missing[slot] = clients_size - 1;
+    sender->missing[slot] = clients_size - 1 + acknowledges;
     sender->due_at[slot] = due_at;
     under_way++;
 }
@@ -598,6 +608,16 @@ static inline bool is_due(const struct client *client, struct heard line)
            line.number != senders[line.sender].sent;
 }
 
+/* One less to come of a message that is under way. */
+static inline void count(struct sender *sender, int slot)
+{
+    if (--sender->missing[slot] == 0) { /* each hears in order, so it is the oldest one */
+        sender->heard++;
+        sender->ready = true;
+        under_way--;
+    }
+}
+
 static inline void deliver(struct client *client, int index)
 {
     struct sender *sender = &senders[index];
@@ -608,17 +628,27 @@ static inline void deliver(struct client *client, int index)
     in_window += now >= window;
     if (!warm_up || (uint64_t)number * senders_size + index >= warm_up)
         record(&latency, now - sender->due_at[slot]);
-    if (--sender->missing[slot] == 0) { /* each hears in order, so it is the oldest one */
-        sender->heard++;
-        sender->ready = true;
-        under_way--;
-    }
+    count(sender, slot);
+}
+
+/* Of the sender's oldest message that has none yet. */
+static void hear_ack(struct client *client)
+{
+    int index = client - clients;
+
+    if (index >= senders_size || client->next[index] == senders[index].sent)
+        fail("%s heard an acknowledgement of nothing", client->name);
+    is_alike = false;
+    count(&senders[index], client->next[index]++ % in_flight);
 }
 
 static void hear(struct client *client, const char *line, size_t length)
 {
+    if (is_ack(line, length)) {
+        hear_ack(client);
+        return;
+    }
     int index = sender_by_port[port_in(line, length)] - 1;
-
     if (index < 0 || !is_line_of(&senders[index], line, length))
         wrong(client, line, length);
     struct heard it = {index, number_in(line + senders[index].prefix_size)};
@@ -649,7 +679,7 @@ static void check_deadlines(void)
         int i = 0;
         if (oldest == sender->sent || now <= sender->due_at[oldest % in_flight] + deadline)
             continue;
-        while (i == s || clients[i].next[s] != oldest)
+        while ((i == s && !acknowledges) || clients[i].next[s] != oldest)
             i++;
         fail("%u deliveries did not come within %g s: message %u of %s to %s%s",
              sender->missing[oldest % in_flight], deadline, oldest, clients[s].name,
@@ -806,6 +836,7 @@ int main(int argc, char **argv)
     spin = atoi(argv[9]);
     asks = atoi(argv[10]);
     web = atoi(argv[11]);
+    acknowledges = asks && web;
     outside = web ? clients_size : 0;
     bool ipv6 = strchr(argv[1], ':');
     snprintf(request, sizeof request,

@@ -73,11 +73,9 @@ static char *write_value(char *out, const char **json, const char *end, const ch
 }
 
 /* The line of an event: of what is said as others hear it, of a welcome as one is greeted, of
- * whatever else "* " and its type; of an ack none. It is shorter than the event. */
+ * whatever else "* " and its type. It is shorter than the event. */
 static char *write_line(char *line, const char *event, const char *end)
 {
-    if (begins_with(event, end, "{\"type\":\"ack\","))
-        return line;
     if (begins_with(event, end, "{\"type\":\"said\",")) {
         line = write_value(line, &event, end, "\"nick\":\"");
         if (!line || !begins_with(event, end, "\",\"text\":\""))

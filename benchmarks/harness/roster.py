@@ -225,7 +225,7 @@ PEERS: Mapping[str, Peer] = {
     "node-ws": Peer("node_ws.js", "Node with ws", package="ws", websocket=True),
     "node-ws --cork": Peer(
         "node_ws.js",
-        "the same, which gathers by `cork()`",
+        "Node with ws, which gathers what a turn brings",
         ("--cork",),
         package="ws",
         websocket=True,

@@ -77,6 +77,7 @@ SERVERS: Mapping[str, Sequence[str]] = {
 sooner."""
 
 TLS = "v5 --tls-cert FILE"
+BROWSERS = "v5 --web-port P"
 VARIANTS: Mapping[str, Sequence[str]] = {
     name: (*SERVERS["v5"], "--quiet", *arguments)
     for name, arguments in {
@@ -87,11 +88,12 @@ VARIANTS: Mapping[str, Sequence[str]] = {
             *("--tls-cert", "{folder}/cert.pem", "--tls-key", "{folder}/key.pem"),
             *("--tls-port", "0"),
         ),
+        BROWSERS: (),
     }.items()
 }
 """v5 with one feature more, or on another loop, to see what that costs: all are `--quiet`. A
 {folder} is one of its own, which is there as long as the server. Nobody speaks so fast that this
-rate delays him. At the last one `address` is where lines go over TLS."""
+rate delays him. At the last two `address` is where lines over TLS go, and where browsers do."""
 
 ASKING = ("v5", *VARIANTS)
 """The servers that ask for a nick first: a client is in the room when it has been greeted, and is
@@ -108,7 +110,8 @@ _NEEDS = {
         "the extra of v5 is not installed: pip install -e '.[chat]'",
     ),
     TLS: (
-        "import argon2, confusable_homoglyphs, msgspec, precis_i18n, trustme, uvloop",
+        "import argon2, confusable_homoglyphs, h11, msgspec, precis_i18n, trustme, uvloop, "
+        "websockets",
         "the extra of v5 or trustme is not installed: pip install -e '.[dev]'",
     ),
     "uvloop": ("import uvloop", "uvloop is not installed: pip install uvloop"),
@@ -172,7 +175,7 @@ class Server:
     ):
         self.name = server
         self.asks = asks or server in ASKING
-        self.websocket = server in PEERS and PEERS[server].websocket
+        self.websocket = PEERS[server].websocket if server in PEERS else server == BROWSERS
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         ours = SERVERS.get(server) or VARIANTS.get(server)
         if ours:
@@ -215,6 +218,8 @@ class Server:
         self.errors = Lines(self.process.stderr)
         try:
             self.address = self._wait_until_ready(port)
+            if server == BROWSERS and self.web:
+                self.address = self.web
             self.pid = _only_child(self.process.pid) if wrapper else self.process.pid
         except BaseException:
             self.kill()

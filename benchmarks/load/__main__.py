@@ -40,7 +40,7 @@ from benchmarks.harness.environment import environment, sentence
 from benchmarks.harness.flood import FloodInC
 from benchmarks.harness.process import DEADLINE, ServerError, descriptor_limit_raised, has_ended
 from benchmarks.harness.roster import PEERS
-from benchmarks.harness.server import SERVERS, SILENT, Server
+from benchmarks.harness.server import BROWSERS, SERVERS, SILENT, Server
 
 LATE = 1000
 """The p99 of the microseconds by which messages left late, above which a result is said to be the
@@ -332,8 +332,9 @@ def nonsense(args: argparse.Namespace) -> str | None:
         return "more messages from a sender than eight digits can count"
     if args.server in SILENT:
         return f"--server {args.server}: it does not broadcast, so nothing is delivered"
-    if args.server and "{port}" not in args.server and args.server not in {*SERVERS, *PEERS}:
-        known = ", ".join(name for name in (*SERVERS, *PEERS) if name not in SILENT)
+    names = (*SERVERS, BROWSERS, *PEERS)
+    if args.server and "{port}" not in args.server and args.server not in names:
+        known = ", ".join(name for name in names if name not in SILENT)
         return f"--server {args.server}: neither a command with {{port}} nor one of {known}"
     if args.json and args.json != "-" and not os.access(Path(args.json).parent, os.W_OK):
         return f"--json {args.json}: cannot be written"

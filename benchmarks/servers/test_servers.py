@@ -1,8 +1,9 @@
 """What whole servers cost, in their own CPU time: a process each, its clock as the timer.
 
-A broadcast round is one message and all its deliveries, each of them checked. Ingest is lines that
-are only read and printed, which is all that v1 and v2 do. A trickle is bytes without a newline
-beside K idle clients: nobody is told anything, so what is left is the turn itself.
+A broadcast round is one message and all its deliveries, each of them checked. In a flood several
+messages are under way: of browsers, who are told in frames, and of v5's clients with lines. Ingest
+is lines that are only read and printed, which is all that v1 and v2 do. A trickle is bytes without
+a newline beside K idle clients: nobody is told anything, so what is left is the turn itself.
 """
 
 from __future__ import annotations
@@ -13,13 +14,17 @@ from typing import Any
 
 import pytest
 
-from benchmarks.conftest import StartServer, server_cpu_seconds, tell_per
+from benchmarks.conftest import LOAD_CPU, StartServer, server_cpu_seconds, tell_per
 from benchmarks.harness.crowd import Crowd, Trickle
+from benchmarks.harness.flood import flood
 from benchmarks.harness.process import DEADLINE
-from benchmarks.harness.server import BROADCASTING, SERVERS
+from benchmarks.harness.roster import LINE_PEERS, PEERS
+from benchmarks.harness.server import BROADCASTING, BROWSERS, SERVERS
 
 ROUNDS = 20
 """Broadcast rounds in one round of the benchmark."""
+FLOOD = 20
+"""Messages of each sender."""
 LINES = 4000
 TRICKLE = 100
 
@@ -42,6 +47,20 @@ def test_broadcast(benchmark: Any, start: StartServer, name: str, clients: int) 
     benchmark.extra_info["latency in microseconds, p50 p90 p99"] = [
         round(hundredths[index - 1] * 1e6, 1) for index in (50, 90, 99)
     ]
+
+
+@pytest.mark.parametrize(
+    "name", ["v5", BROWSERS, *(name for name in PEERS if name not in LINE_PEERS)]
+)
+@pytest.mark.parametrize("clients", [10, 100])
+def test_flood_of_browsers(benchmark: Any, start: StartServer, name: str, clients: int) -> None:
+    benchmark.group = f"browsers: a flood of {clients}"
+    if name in PEERS and (missing := PEERS[name].missing()):
+        pytest.skip(missing)
+    senders, server = clients // 5, start(name, *["--quiet"][: name == "v5"])
+    with flood(server, clients, senders, cpu=LOAD_CPU) as load:
+        benchmark.pedantic(load.run, args=(FLOOD,), rounds=8, warmup_rounds=2, iterations=1)
+    tell_per(benchmark, "delivery", FLOOD * senders * (clients - 1))
 
 
 @pytest.mark.parametrize("name", [name for name in SERVERS if " " not in name and name != "v5"])

@@ -19,7 +19,8 @@ from typing import Any
 
 from benchmarks.harness.crowd import Crowd, DeliveryError, message
 from benchmarks.harness.process import ServerError, starter
-from benchmarks.harness.server import SILENT, TLS, Server
+from benchmarks.harness.roster import LINE_PEERS, PEERS
+from benchmarks.harness.server import BROWSERS, SILENT, TLS, Server
 from common.script import ProfilingError, one_line, quiet, tool
 
 LOGGING = (*SILENT, "uring", "uring --flush message")
@@ -28,6 +29,11 @@ trace shows nothing but the log."""
 UNSEEN = {
     "c-uring": "a trace does not show what goes by way of its ring, and it keeps no log",
     TLS: "a trace does not show what is encrypted",
+    **{
+        name: "a trace does not show what is masked"
+        for name in (BROWSERS, *PEERS)
+        if name not in LINE_PEERS
+    },
 }
 """Whose rounds cannot be counted, and why."""
 RESTLESS = ("go", "node", "node --cork", "v5 --db FILE")

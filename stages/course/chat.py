@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 
 from benchmarks.compare import figures
 from benchmarks.compare.figures import cell
-from benchmarks.harness.server import TLS
+from benchmarks.harness.roster import LINE_PEERS, PEERS
+from benchmarks.harness.server import BROWSERS, TLS
 from benchmarks.harness.tables import table
 from stages.course.blocks import FLOODS, block, code, results, sources, spread
 
@@ -18,7 +20,9 @@ FEATURES = {
     "the rate limit": ("v5 --rate 1e6", "v5"),
     "TLS": (TLS, "v5"),
     "asyncio's own loop instead of uvloop": ("v5 --loop asyncio", "v5"),
+    "browsers instead of lines": (BROWSERS, "v5"),
 }
+BROWSER_LOADS = FLOODS[1:]
 """Of v5: the server that has it, and the one beside it."""
 
 
@@ -68,19 +72,34 @@ def metrics() -> str:
 
 def features() -> str:
     """What each feature of v5 costs: the server that has it over the same one without it."""
-    rows = [["feature", "servers", *FEATURE_LOADS, "KiB"]]
-    for feature, (server, without) in FEATURES.items():
-        costs = [_over(load, server, without) for load in FEATURE_LOADS]
-        costs.append(spread("memory_kib", "memory", server, 2))
-        if set(costs) == {"-"}:
-            costs[0] = "not measured"
-        rows.append([feature, f"`{server}` over `{without}`", *costs])
+    rows = _ratios("feature", FEATURES, FEATURE_LOADS)
     note = (
         "CPU time per delivery, a ratio of two servers in the same round. python-flood: the load "
         "is in Python, since flood.c speaks no TLS, and keeps the server waiting. KiB: memory of "
         "an idle client of the first of the two."
     )
     return block(table(rows, numbers=False), note, sources("comparison"))
+
+
+def browsers() -> str:
+    """What those cost from whom one might take the WebSocket, over v5 with browsers."""
+    peers = {peer.about: (name, BROWSERS) for name, peer in PEERS.items() if name not in LINE_PEERS}
+    rows = _ratios("what it is", peers, BROWSER_LOADS)
+    return block(table(rows, numbers=False), sources("comparison"))
+
+
+def _ratios(
+    corner: str, pairs: Mapping[str, tuple[str, str]], loads: Sequence[str]
+) -> list[list[str]]:
+    """A row for each pair, of which the first has the memory."""
+    rows = [[corner, "servers", *loads, "KiB"]]
+    for title, (server, reference) in pairs.items():
+        costs = [_over(load, server, reference) for load in loads]
+        costs.append(spread("memory_kib", "memory", server, 2))
+        if set(costs) == {"-"}:
+            costs[0] = "not measured"
+        rows.append([title, f"`{server}` over `{reference}`", *costs])
+    return rows
 
 
 def _over(workload: str, server: str, reference: str) -> str:

@@ -9,10 +9,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import pytest
 
-from benchmarks.harness.process import has_ended
+from benchmarks.harness.process import DEADLINE, free_port, has_ended
 from benchmarks.harness.server import Server
 from tests.chat.conftest import Guest
 from tests.chat.test_stop import PASSWORD, STOP_WITHIN
@@ -54,8 +55,19 @@ def test_lines_in_and_lines_out(run: Run) -> None:
     ana.lines("* bea ha entrado.")
     bea.say("hola")
     ana.lines("bea dice: hola")
-    assert "Servidor chat iniciado en " in server.log[0]
+    server.log.wait(lambda line: line.startswith("Servidor chat iniciado en "))
     assert f"Cliente conectado: {bea.address}" in podman("logs", server.name).splitlines()
+
+
+def test_page_and_health(run: Run) -> None:
+    server = run()
+    web = server.log[server.log.wait(lambda line: line.startswith("Web en "))][7:]
+    with urlopen(web, timeout=DEADLINE) as answer:
+        assert "<title>sock_chat</title>" in answer.read().decode()
+    podman("healthcheck", "run", server.name)
+    check = (server.name, "python", "-m", "sock_chat.healthcheck")
+    with pytest.raises(AssertionError, match="Connection refused"):
+        podman("exec", f"--env=SOCK_CHAT_WEB_PORT={free_port()}", *check)
 
 
 def test_passwords_are_hashed_in_the_memory_that_it_has(run: Run) -> None:

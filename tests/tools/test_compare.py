@@ -153,6 +153,14 @@ def test_compare_targets_are_met_or_not() -> None:
     assert "until it is ready, s: 0.500 (0.400-0.600); target 0.6: met.\n" in text
 
 
+def test_compare_measures_what_has_a_target() -> None:
+    for pair, limits in tables.TARGETS.items():
+        for load, limit in zip(tables.TARGET_LOADS, limits):
+            workload, n = load.split()
+            if limit is not None:
+                assert all(compare.takes_part(server, workload, int(n)) for server in pair)
+
+
 def rows(text: str, title: str) -> dict[str, list[str]]:
     """The cells of a table, by the first of each row."""
     table = text.partition(f"\n## {title}\n")[2].partition("\n## ")[0]

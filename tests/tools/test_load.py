@@ -21,7 +21,7 @@ import pytest
 from benchmarks.harness.compiled import no_compiler
 from benchmarks.harness.flood import SOURCE, Target
 from benchmarks.harness.process import DEADLINE, ServerError, free_port, wait_until
-from benchmarks.harness.server import Server
+from benchmarks.harness.server import BROWSERS, Server
 from benchmarks.load import __main__ as load
 from tests.support.faulty import (
     FAULTS,
@@ -140,6 +140,12 @@ def test_load_of_a_server_that_runs_already_goes_into_table_and_file(
     assert first.startswith("{}:{}: 20 clients, of which 20 send".format(*server.address))
     assert any(line.split() == ["deliveries", "570,", "each", "checked"] for line in others)
     assert any(line.startswith("latency p99.9 ") for line in others)
+
+
+def test_load_of_browsers(tool: Tool) -> None:
+    with Server(BROWSERS) as server:
+        result = report(tool(*at(server), "--asks", "--web", *SHORT, "--json", "-"))
+    assert result["deliveries"] == 50 * (CLIENTS - 1)
 
 
 def test_load_over_ipv6_of_lines_longer_than_a_segment(tool: Tool) -> None:

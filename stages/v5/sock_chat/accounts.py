@@ -48,12 +48,21 @@ class Account(NamedTuple):
     hash: str
 
 
-class LocalAccounts:
-    """services.Accounts in a database. owned: the nicks that have an owner, for `registry`.
+class Change(NamedTuple):
+    """What is to be kept. account: None: it is removed. fresh: there must be none yet, otherwise
+    there must be one. old: the hash that it must have; empty: any."""
+
+    nick: Nick
+    account: Account | None
+    fresh: bool = False
+    old: str = ""
+
+
+class HashedAccounts:
+    """services.Accounts but for where they are kept. owned: the nicks that have an owner.
     clock: tells seconds that never go back. post: calls a function in the loop, from a thread."""
 
-    def __init__(self, store: Store, owned: Table, clock: Callable[[], float], post: Post):
-        self._store = store
+    def __init__(self, owned: Table, clock: Callable[[], float], post: Post):
         self._owned = owned
         self._clock = clock
         self._post = post
@@ -62,10 +71,15 @@ class LocalAccounts:
         self._pool = ThreadPoolExecutor(THREADS, "hash", _prepare_thread)
         self.waiting = 0  # passwords, for a thread
         self._accounts: dict[str, Account] = {}  # by the folded nick
-        for folded, *account in store.wait(_load):
-            self._accounts[folded] = Account(*account)
-            if nick := names.parse(account[0]):
-                owned.add(nick)
+
+    def _keep(self, change: Change, done: Done) -> None:
+        """done: called with whether there was what the change is for; None: it cannot be kept."""
+        raise NotImplementedError
+
+    def _add(self, folded: str, account: Account) -> None:
+        self._accounts[folded] = account
+        if nick := names.parse(account.shown):
+            self._owned.add(nick)
 
     def check(self, nick: Nick, password: str, address: str, done: Callable[[Check], None]) -> None:
         account, began = self._accounts.get(nick.folded), self._clock()
@@ -81,7 +95,7 @@ class LocalAccounts:
                 if self._accounts.get(nick.folded) != account:  # changed, or gone, meanwhile
                     right = False
                 elif right and self._hasher.check_needs_rehash(account.hash):
-                    self._set(nick, password, REHASH, lambda changed: None, account.hash)
+                    self._set(nick, password, lambda changed: None, old=account.hash)
                 done(Check.RIGHT if right else Check.WRONG)
 
             self._hash(partial(self._hasher.verify, account.hash, password), checked)
@@ -97,42 +111,38 @@ class LocalAccounts:
             done(fresh)
 
         self._owned.add(nick)  # whoever has gone before the hash is there leaves it to nobody
-        self._set(nick, password, INSERT, registered)
+        self._set(nick, password, registered, fresh=True)
 
     def change(self, nick: Nick, password: str, done: Done) -> None:
-        self._set(nick, password, UPDATE, done)
+        self._set(nick, password, done)
 
     def unregister(self, nick: Nick, done: Done) -> None:
-        def removed(count: int) -> None:
-            self._accounts.pop(nick.folded, None)
-            self._owned.discard(nick)
-            done(count > 0)
+        def removed(was_there: bool | None) -> None:
+            if was_there is not None:
+                self._accounts.pop(nick.folded, None)
+                self._owned.discard(nick)
+            done(was_there)
 
-        job = partial(_change, DELETE, (nick.folded,))
-        self._store.do(job, removed, lambda error: done(None))
+        self._keep(Change(nick, None), removed)
 
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def _set(self, nick: Nick, password: str, statement: str, done: Done, *condition: str) -> None:
-        """Keep a password by a statement; done(False): there is nothing that it applies to."""
-
+    def _set(
+        self, nick: Nick, password: str, done: Done, fresh: bool = False, old: str = ""
+    ) -> None:
         def hashed(hash: str | None) -> None:
             if hash is None:
                 done(None)
                 return
-            values = (nick.shown, hash, nick.folded, *condition)
-            job = partial(_change, statement, values)
-            self._store.do(job, partial(stored, Account(nick.shown, hash)), refused)
+            account = Account(nick.shown, hash)
+            self._keep(Change(nick, account, fresh, old), partial(kept, account))
 
-        def stored(account: Account, count: int) -> None:
-            if count:
+        def kept(account: Account, applied: bool | None) -> None:
+            if applied:
                 self._accounts[nick.folded] = account
                 self._owned.add(nick)
-            done(count > 0)
-
-        def refused(error: Exception) -> None:
-            done(None)
+            done(applied)
 
         self._hash(partial(self._hasher.hash, password), hashed)
 
@@ -154,6 +164,26 @@ class LocalAccounts:
 
         self.waiting += 1
         self._pool.submit(run)
+
+
+class LocalAccounts(HashedAccounts):
+    """They are kept in a database."""
+
+    def __init__(self, store: Store, owned: Table, clock: Callable[[], float], post: Post):
+        super().__init__(owned, clock, post)
+        self._store = store
+        for folded, *account in store.wait(_load):
+            self._add(folded, Account(*account))
+
+    def _keep(self, change: Change, done: Done) -> None:
+        nick, account = change.nick, change.account
+        values: Sequence[str] = (nick.folded,)
+        statement = DELETE
+        if account:
+            statement = INSERT if change.fresh else REHASH if change.old else UPDATE
+            values = (account.shown, account.hash, *values, *filter(None, [change.old]))
+        job = partial(_change, statement, values)
+        self._store.do(job, lambda count: done(count > 0), lambda error: done(None))
 
 
 def _prepare_thread() -> None:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any
+from urllib.parse import urlsplit
 
 from sock_chat import names
 from sock_chat.system import port_number
@@ -72,6 +73,19 @@ def network(text: str) -> IPv4Network | IPv6Network:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
+def bus_url(text: str) -> str:
+    url = urlsplit(text)
+    if url.scheme not in ("nats", "tls", "ws", "wss") or not url.hostname:
+        raise argparse.ArgumentTypeError(f"not like nats://HOST:4222: {text!r}")
+    return text
+
+
+def bus_name(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_-]{1,32}", text):
+        raise argparse.ArgumentTypeError(f"not letters, digits, - and _: {text!r}")
+    return text
+
+
 def origin(text: str) -> str:
     """As browsers write it."""
     known = re.fullmatch(r"(https?://[^/?#\s@]+)/?", text.lower())
@@ -88,6 +102,14 @@ class Config:
         "sock_chat.db", "history and accounts; :memory: keeps nothing (%(default)s)", metavar="FILE"
     )
     keep: int = option(100_000, "messages kept (%(default)s)", from_zero, "N")
+    bus: tuple[str, ...] = option(
+        (), "NATS: several processes or hosts become one chat; repeatable", bus_url, "URL"
+    )
+    bus_name: str = option(
+        "chat", "parts several chats on one NATS (%(default)s)", bus_name, "NAME"
+    )
+    bus_replicas: int = option(1, "servers of NATS that keep it (%(default)s)", from_one, "N")
+    reuse_port: bool = option(False, "several processes behind one port; needs --bus")
     rate: float = option(
         5.0, "lines per second of one client, of any kind; 0: no limit (5)", rate, "N"
     )
@@ -105,6 +127,9 @@ class Config:
         8081, "the page and the WebSocket; 0: any (%(default)s)", port_number, "PORT"
     )
     no_web: bool = option(False, "neither page nor WebSocket")
+    metrics_port: int | None = option(
+        None, "/metrics for whoever reaches it; 0: any", port_number, "PORT"
+    )
     origin: tuple[str, ...] = option(
         (), "whose pages may open the WebSocket, beside the server's own; repeatable", origin, "URL"
     )
@@ -149,6 +174,8 @@ def parse(
     config = Config(**{**given, **lists})
     if (config.tls_cert is None) != (config.tls_key is None):
         parser.error("--tls-cert and --tls-key go together")
+    if config.reuse_port and not config.bus:
+        parser.error("--reuse-port needs --bus")
     return config
 
 

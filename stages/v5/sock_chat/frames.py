@@ -15,7 +15,7 @@ from websockets.frames import Close, Frame, Opcode
 from websockets.protocol import State
 from websockets.server import ServerProtocol
 
-from sock_chat.codec import MAX_LINE, Control, Input, decode_frame, decode_frames, json_codec
+from sock_chat.codec import MAX_LINE, Control, Input, decode_frames, json_codec
 
 try:
     from websockets.speedups import apply_mask
@@ -60,6 +60,11 @@ class FrameDecoder:
     failed: whether it is its fault.
     """
 
+    max_size = MAX_LINE  # bytes of a message
+    decode = staticmethod(decode_frames)  # what messages are
+
+    _fragments: list[bytes]  # of a message: while there is a decoder
+
     __slots__ = (
         "_decoder", "_fast", "_fed", "_fragments", "_partial", "_protocol", "answers", "code",
         "failed",
@@ -71,10 +76,14 @@ class FrameDecoder:
         self._protocol: ServerProtocol | None = None
         self._fed = 0  # bytes that it has been given and that make no whole frame yet
         self._decoder: codecs.IncrementalDecoder | None = None  # of a message in fragments
-        self._fragments = ""
         self.answers = b""
         self.code = 0
         self.failed = False
+
+    @property
+    def in_message(self) -> bool:
+        """Whether it has some fragments of a message."""
+        return self._decoder is not None
 
     def receive(self, data: bytes) -> list[Input]:
         """Take data; the lines that it completes, and what costs as much."""
@@ -111,7 +120,7 @@ class FrameDecoder:
     def _take_payloads(self, payloads: Sequence[bytes], lines: list[Input]) -> bool:
         """Whether they are all text."""
         try:
-            lines += decode_frames(payloads)
+            lines += self.decode(payloads)
         except UnicodeDecodeError:
             if len(payloads) > 1:  # those before the first that is not
                 return all(self._take_payloads([each], lines) for each in payloads)
@@ -121,7 +130,7 @@ class FrameDecoder:
     def _parse(self, data: bytes, lines: list[Input]) -> None:
         protocol = self._protocol
         if protocol is None:
-            protocol = self._protocol = ServerProtocol(state=State.OPEN, max_size=MAX_LINE)
+            protocol = self._protocol = ServerProtocol(state=State.OPEN, max_size=self.max_size)
             self._fed = 0
         self._fed += len(data)
         protocol.receive_data(data)
@@ -129,15 +138,18 @@ class FrameDecoder:
             assert isinstance(frame, Frame)
             # Who wants the long form of a short length keeps the parser.
             self._fed -= HEADER + len(frame.data) + (2 if len(frame.data) > 125 else 0)
-            self._take(frame, lines)
+            self.take(frame, lines)
             if self.code:
                 return
-        if protocol.close_sent:
+        if protocol.close_rcvd:  # amid a message in fragments, which the library takes for a fault
+            self.code = protocol.close_rcvd.code
+        elif protocol.close_sent:
             self._fail(protocol.close_sent.code)
-        elif self._fed == 0 and self._decoder is None and self._fast:
+        elif self._fed == 0 and self._fast and not self.in_message:
             self._protocol = None
 
-    def _take(self, frame: Frame, lines: list[Input]) -> None:
+    def take(self, frame: Frame, lines: list[Input]) -> None:
+        """A frame that the parser has got whole."""
         data = bytes(frame.data)
         if frame.opcode is Opcode.CLOSE:
             self.code = Close.parse(data).code
@@ -152,15 +164,18 @@ class FrameDecoder:
 
     def _take_text(self, data: bytes, is_last: bool, lines: list[Input]) -> None:
         if self._decoder is None:
-            self._decoder = _new_text()
+            self._decoder, self._fragments = _new_text(), []
         try:
-            self._fragments += self._decoder.decode(data, is_last)
+            self._decoder.decode(data, is_last)
         except UnicodeDecodeError:
             self._fail(NOT_UTF8)
             return
+        if data:  # any number of empty ones may come
+            self._fragments.append(data)
         if is_last:
-            lines.append(decode_frame(self._fragments))
-            self._decoder, self._fragments = None, ""
+            lines += self.decode([b"".join(self._fragments)])
+            self._decoder = None
+            del self._fragments
         else:
             lines.append(Control())
 

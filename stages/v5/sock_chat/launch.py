@@ -18,13 +18,14 @@ from sock_chat.doors import Door
 from sock_chat.server import Server
 from sock_chat.storage import Storage, forget
 from sock_chat.store import StoreError
-from sock_chat.system import RESERVE, listen, prepare_process
+from sock_chat.system import BACKLOG, RESERVE, listen, prepare_process
 from sock_chat.tls import TlsLines, make_context
-from sock_chat.web import TlsWeb, WebConnection
+from sock_chat.web import MetricsConnection, TlsWeb, WebConnection
 
 READY = "Servidor chat iniciado en"
 READY_TLS = "TLS en"
 READY_WEB = "Web en"
+READY_METRICS = "Métricas en"
 LAST_CHANCE = 0.1  # seconds for the disk, where the alarm ends the process
 
 
@@ -37,7 +38,7 @@ def main(config: Config) -> str | None:
     for library in ("asyncio", "websockets"):  # Server says what is to be said
         logging.getLogger(library).setLevel(logging.CRITICAL)
     if config.forget:
-        return forget(config.db, config.forget)
+        return _forget(config)
     limit = prepare_process()
     if limit < 3 * RESERVE:  # the loop and the database have some, too
         return f"El límite de {limit} descriptores no deja sitio a nadie"
@@ -54,10 +55,20 @@ def main(config: Config) -> str | None:
             import uvloop
 
             uvloop.run(server.serve())
+    except StoreError as error:
+        return str(error)
     finally:
         server.storage.close()
     signal.setitimer(signal.ITIMER_REAL, 0)  # of the stop
     return None
+
+
+def _forget(config: Config) -> str | None:
+    if not config.bus:
+        return forget(config.db, config.forget)
+    from sock_chat.bus_storage import forget_on_bus
+
+    return forget_on_bus(config)
 
 
 def _end(storage: Storage, signum: int, frame: object) -> None:
@@ -80,16 +91,17 @@ def _context(config: Config) -> ssl.SSLContext | None:
 def _doors(config: Config, context: ssl.SSLContext | None) -> Sequence[Door]:
     doors: list[Door] = []
     if context:
-        doors.append(
-            Door(READY_TLS, _listen(config.host, config.tls_port), partial(_tls, TlsLines))
-        )
+        doors.append(Door(READY_TLS, _listen(config, config.tls_port), partial(_tls, TlsLines)))
     if not config.no_web:
-        listener = _listen(config.host, config.web_port)
+        listener = _listen(config, config.web_port)
         if context:
             doors.append(Door(READY_WEB, listener, partial(_tls, TlsWeb), "https"))
         else:
             doors.append(Door(READY_WEB, listener, WebConnection, "http"))
-    return [*doors, Door(READY, _listen(config.host, config.port))]
+    if config.metrics_port is not None:
+        listener = _listen(config, config.metrics_port)
+        doors.append(Door(READY_METRICS, listener, MetricsConnection, "http"))
+    return [*doors, Door(READY, _listen(config, config.port))]
 
 
 def _tls(protocol: type[TlsLines | TlsWeb], server: Server) -> Connection:
@@ -97,8 +109,20 @@ def _tls(protocol: type[TlsLines | TlsWeb], server: Server) -> Connection:
     return protocol(server, server.context)
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def _listen(config: Config, port: int) -> socket.socket:
+    host = config.host
     try:
-        return listen(host, port)
+        return _share(host, port) if config.reuse_port else listen(host, port)
     except (OSError, UnicodeError) as error:
         raise Refusal(f"No se puede escuchar en {(host, port)}: {error}") from None
+
+
+def _share(host: str, port: int) -> socket.socket:
+    """As listen(), on a port that other processes of this user listen on, too. The kernel has a
+    queue for each, and chooses by a hash of both addresses and ports: who comes in is spread, but
+    what waits in the queue of a process that ends is reset."""
+    family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    listener = socket.create_server(address, family=family, backlog=BACKLOG, reuse_port=True)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener

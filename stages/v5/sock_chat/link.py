@@ -31,6 +31,7 @@ class Reason(Enum):
     STOPPING = "el servidor se cierra"
     SLOW = "lector lento"
     NO_TLS = "sin TLS"
+    NO_BUS = "demasiado tiempo sin el bus"
     BAD_FRAME = "mensaje no admitido"
     DEAD = "no responde"
     BAD_HEADER = "cabecera PROXY mal formada"

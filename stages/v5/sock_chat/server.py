@@ -24,9 +24,10 @@ from sock_chat.journal import Journal
 from sock_chat.limits import ConnectionLimiter
 from sock_chat.link import Reason
 from sock_chat.log import Turn
+from sock_chat.metrics import Exposition
 from sock_chat.proxy import HeaderReader, is_trusted
 from sock_chat.rooms import Rooms
-from sock_chat.storage import Storage
+from sock_chat.storage import Storage, storage_class
 from sock_chat.system import RESERVE, STDERR, say, visible
 from sock_chat.tls import make_context
 from sock_chat.turns import Turns
@@ -89,10 +90,10 @@ class Server:
         self.config = config
         self.context = context
         self.loop: asyncio.AbstractEventLoop
-        self.started = time.time()
-        self.counters = Counters()
+        self.started: float = time.time()
+        self.counters: Counters = Counters()
         self.turns = Turns(lambda: self.chat.rooms.flush())
-        self.storage = Storage(
+        self.storage: Storage = storage_class(config)(
             config,
             post=lambda call: self.loop.call_soon_threadsafe(call),
             later=lambda seconds, call: self.loop.call_later(seconds, call),
@@ -101,11 +102,12 @@ class Server:
         )
         self.journal = Journal(config, today)
         record = self.journal.record if self.journal.wants_messages else None
-        self.chat = make_chat(config, self.storage, self.counters, self.turns.begin, record)
+        self.chat: Chat = make_chat(config, self.storage, self.counters, self.turns.begin, record)
         self.files = load()
         self.origins = config.origin
         self.trusted = config.trust_proxy
         self.pings = Pings()
+        self.exposition = Exposition(self)
         self._stopping = False
         self._doors = doors
         self._limit = limit - RESERVE
@@ -163,7 +165,9 @@ class Server:
         self.journal.gone(connection, reason)
 
     def health(self) -> str:
-        return "El servidor se cierra." if self._stopping else ""
+        if self._stopping:
+            return "El servidor se cierra."
+        return "" if self.storage.healthy else "El bus no responde."
 
     # From the start to the stop
 
@@ -186,6 +190,7 @@ class Server:
     async def start(self) -> None:
         self.loop = self.turns.loop = self.pings.loop = asyncio.get_running_loop()
         self.loop.set_exception_handler(self._complain)
+        await self.storage.start()
         self._listening = [await door.open(self) for door in self._doors]
 
     async def stop(self) -> None:
@@ -202,6 +207,7 @@ class Server:
         for index, session in enumerate(sessions):
             session.stop(RETRY_AFTER + index / RETURNS)
         self.chat.rooms.flush()
+        await self.storage.finish(deadline - self.loop.time())
         while self.loop.time() < deadline and any(
             each.session or each.waiting for each in self.connections
         ):

@@ -6,6 +6,7 @@ import secrets
 import time
 from collections.abc import Callable
 from errno import ENOENT
+from typing import cast
 
 from sock_chat import accounts, names
 from sock_chat.accounts import LocalAccounts
@@ -19,8 +20,11 @@ from sock_chat.store import MEMORY, Post, Store, StoreError
 
 
 class Storage:
-    """post: calls a function in the loop, from another thread. later: calls it after so many
+    """healthy: whether it can be used now.
+    post: calls a function in the loop, from another thread. later: calls it after so many
     seconds. report: takes a line for the operator. Raises StoreError."""
+
+    healthy = True
 
     def __init__(
         self,
@@ -40,11 +44,27 @@ class Storage:
         self.accounts = LocalAccounts(self._store, self.names.owned, time.monotonic, post)
         self.people = LocalPeople(self._store, self.names, time.monotonic, time.time, report)
 
+    async def start(self) -> None:
+        """In the loop, before anybody is let in. Raises StoreError."""
+
+    async def finish(self, timeout: float) -> None:
+        """When all sessions have been stopped."""
+
     def close(self) -> None:
         """After the loop: write what there is to be written."""
         self.accounts.close()
         self.log.close()
         self._store.close()
+
+
+def storage_class(config: Config) -> type[Storage]:
+    """Where the log and all else that is kept is chosen."""
+    if not config.bus:
+        return Storage
+
+    from sock_chat.bus_storage import BusStorage  # NATS takes time to import
+
+    return cast("type[Storage]", BusStorage)  # it has the same methods
 
 
 def forget(path: str, shown: str) -> str | None:

@@ -28,6 +28,7 @@ SLOTS = 40  # groups that are pinged one after the other
 CODES = {
     Reason.QUIT: frames.NORMAL,
     Reason.STOPPING: frames.GOING_AWAY,
+    Reason.NO_BUS: frames.GOING_AWAY,
     Reason.SLOW: frames.SLOW,
 }  # for the others: POLICY
 
@@ -85,6 +86,7 @@ class WebSocket(Connection):
     __slots__ = ("_frames", "_heard", "group")
     codec = WEB
     kind = Kind.BROWSER
+    decoder = FrameDecoder
 
     _frames: FrameDecoder
 
@@ -94,7 +96,7 @@ class WebSocket(Connection):
         self.group = 0  # of Pings
 
     def open(self, visit: Visit) -> None:
-        self._frames = FrameDecoder()
+        self._frames = self.decoder()
         self._enter(visit)
 
     def take(self, data: bytes) -> None:

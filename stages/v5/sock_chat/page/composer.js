@@ -49,8 +49,10 @@ export class Composer {
     this.place = place;
   }
 
+  /** Where a touch would bring up a keyboard over half of the screen, the reader reads first. */
   focus() {
-    this.text.focus();
+    if (matchMedia("(pointer: coarse)").matches) byId("scroller").focus({ preventScroll: true });
+    else this.text.focus();
   }
 
   #submit() {

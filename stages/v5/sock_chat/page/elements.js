@@ -43,12 +43,11 @@ export function arrange(parent, nodes) {
   }
 }
 
-/** One tab stop for a list of buttons, and the arrows between them.
- * @param {HTMLElement} list */
-export function makeRoving(list) {
+/** Let the arrows lead from one button of a list to the next. @param {HTMLElement} list */
+export function followArrows(list) {
   list.addEventListener("keydown", (event) => {
-    const buttons = /** @type {HTMLElement[]} */ ([...list.querySelectorAll("button")]);
-    const index = buttons.indexOf(/** @type {HTMLElement} */ (document.activeElement));
+    const buttons = [...list.querySelectorAll("button")];
+    const index = buttons.findIndex((button) => button === document.activeElement);
     const last = buttons.length - 1;
     const target = {
       ArrowDown: Math.min(index + 1, last), ArrowUp: Math.max(index - 1, 0), Home: 0, End: last,
@@ -57,7 +56,13 @@ export function makeRoving(list) {
     event.preventDefault();
     buttons[target].focus();
   });
-  list.addEventListener("focusin", ({ target }) => {
-    for (const button of list.querySelectorAll("button")) button.tabIndex = button === target ? 0 : -1;
-  });
+}
+
+/** Give a list one tab stop: the button that has the focus, or had it last.
+ * @param {HTMLElement} list @param {EventTarget | null} [focused] */
+export function keepOneStop(list, focused = document.activeElement) {
+  const buttons = [...list.querySelectorAll("button")];
+  const stop = buttons.find((button) => button === focused) ??
+    buttons.find((button) => button.tabIndex === 0) ?? buttons[0];
+  for (const button of buttons) button.tabIndex = button === stop ? 0 : -1;
 }

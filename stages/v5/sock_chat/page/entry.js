@@ -1,7 +1,7 @@
 /** How an entry of a timeline looks. */
 
 import { element, isolated } from "./elements.js";
-import { hue } from "./text.js";
+import { hue, parts } from "./text.js";
 
 /** @typedef {import("./timeline.js").Entry} Entry */
 
@@ -60,7 +60,7 @@ export function updateEntry(shown, entry, retry) {
 
 /** @param {Entry} entry */
 function noticeElement({ kind, text }) {
-  const shown = element("div", kind);
+  const shown = element("div", kind === "presence" ? "notice presence" : kind);
   const lines = text.split("\n");
   if (lines.length > 1 && lines.every((line) => LONG.test(line))) {
     const list = element("dl", "help");
@@ -72,7 +72,7 @@ function noticeElement({ kind, text }) {
     shown.append(list);
   } else {
     shown.dir = "auto";
-    shown.textContent = text;
+    shown.append(...parts(text).map((part, index) => (index % 2 ? isolated(part) : part)));
   }
   return shown;
 }

@@ -1,7 +1,7 @@
 /** The panel: rooms, private conversations, who is here. */
 
-import { arrange, byId, element, isolated, makeRoving, write } from "./elements.js";
-import { fold, hue, plural } from "./text.js";
+import { arrange, byId, element, followArrows, isolated, keepOneStop, write } from "./elements.js";
+import { fold, hue, isolate, plural } from "./text.js";
 
 const MOST = 200; // people that are shown; the others are counted
 
@@ -17,7 +17,9 @@ export class Lists {
   constructor(handlers) {
     this.handlers = handlers;
     this.lists = { rooms: byId("rooms"), privates: byId("privates"), people: byId("people") };
-    for (const list of Object.values(this.lists)) makeRoving(list);
+    for (const list of Object.values(this.lists)) followArrows(list);
+    const { people } = this.lists; // there may be many
+    people.addEventListener("focusin", (/** @type {Event} */ event) => keepOneStop(people, event.target));
     byId("join").addEventListener("submit", (/** @type {Event} */ event) => {
       event.preventDefault();
       const room = byId("room").value.trim();
@@ -28,7 +30,7 @@ export class Lists {
 
   /** @param {Conversation} chat @param {Set<string>} changes */
   show(chat, changes) {
-    if (changes.has("rooms") || changes.has("place")) this.#showRooms(chat);
+    if (["rooms", "place", "members"].some((part) => changes.has(part))) this.#showRooms(chat);
     if (changes.has("privates") || changes.has("place")) this.#showPrivates(chat);
     if (changes.has("members") || changes.has("place")) this.#showPeople(chat);
   }
@@ -73,8 +75,9 @@ export class Lists {
     this.#fill(this.lists.people, nicks.map((nick) => ({
       key: fold(nick), label: nick, name: isolated(nick, `hue-${hue(nick)}`), unread: 0,
       note: fold(nick) === fold(chat.nick) ? "tú" : "",
-      title: `Hablar a solas con ${nick}`, act: () => this.handlers.open(nick),
+      title: `Hablar a solas con ${isolate(nick)}`, act: () => this.handlers.open(nick),
     })));
+    keepOneStop(this.lists.people);
   }
 
   /**
@@ -103,9 +106,5 @@ export class Lists {
       return item;
     });
     arrange(list, items);
-    const buttons = [...list.querySelectorAll("button")];
-    const stop = buttons.find((button) => button === document.activeElement) ??
-      buttons.find((button) => button.ariaCurrent) ?? buttons[0];
-    for (const button of buttons) button.tabIndex = button === stop ? 0 : -1;
   }
 }

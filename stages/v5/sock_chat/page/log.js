@@ -21,12 +21,18 @@ const AT_END = 48; // pixels that are the end
 const SETTLING = 1000; // milliseconds for which the past that has been put in is not read out
 
 export class Log {
-  /** @param {{retry: (entry: Entry) => void, attended: (attended: boolean) => void}} handlers */
+  /**
+   * @param {object} handlers
+   * @param {(entry: Entry) => void} handlers.retry
+   * @param {(attended: boolean) => void} handlers.attended
+   * @param {() => void} handlers.earlier
+   */
   constructor(handlers) {
     this.handlers = handlers;
     this.scroller = byId("scroller");
     this.log = byId("log");
     this.news = byId("news");
+    this.earlier = byId("earlier");
     /** @type {Timeline | undefined} */
     this.timeline = undefined;
     this.from = 0;
@@ -36,8 +42,17 @@ export class Log {
     this.elements = new Map();
     this.liveTimer = 0;
     this.scroller.addEventListener("scroll", () => this.#scrolled(), { passive: true });
-    this.news.addEventListener("click", () => this.follow());
-    new ResizeObserver(() => this.#stick()).observe(this.scroller);
+    this.news.addEventListener("click", () => {
+      this.scroller.focus({ preventScroll: true }); // the button goes
+      this.follow();
+    });
+    this.earlier.addEventListener("click", () => {
+      this.scroller.focus({ preventScroll: true });
+      handlers.earlier();
+    });
+    const resizes = new ResizeObserver(() => this.#stick());
+    resizes.observe(this.scroller);
+    resizes.observe(this.log);
     document.addEventListener("visibilitychange", () => this.#attend());
   }
 
@@ -52,7 +67,7 @@ export class Log {
       this.following = true;
       this.elements.clear();
       this.log.replaceChildren();
-      this.to = 0;
+      this.from = Math.max(timeline.base, timeline.end - WINDOW);
       this.#hush();
     }
     this.#render();
@@ -79,23 +94,39 @@ export class Log {
     if (!timeline) return;
     const { base, end } = timeline;
     if (this.following) {
-      this.from = Math.max(base, end - WINDOW);
       this.to = end;
-    } else {
-      // What comes is put in below, as long as the window is not full.
-      if (end - this.from <= MOST) this.to = end;
-      this.to = Math.min(this.to, end);
-      this.from = Math.min(Math.max(this.from, base), this.to);
+      if (end - this.from > MOST) this.from = end - WINDOW;
+    } else if (end - this.from <= MOST) {
+      this.to = end; // what comes is put in below, as long as the window is not full
     }
+    this.to = Math.min(this.to, end);
+    this.from = Math.min(Math.max(this.from, base), this.to);
+    this.#draw(timeline);
+    // Short entries may leave nothing to scroll, and so no way to what is above.
+    while (this.#nearTop(timeline)) {
+      this.from = Math.max(base, this.from - STEP);
+      this.#draw(timeline);
+    }
+    this.earlier.hidden = !timeline.mayHaveMore || this.from > base;
+    const { unread } = timeline;
+    this.news.hidden = this.following;
+    write(this.news, unread ? plural(unread, "mensaje nuevo", "mensajes nuevos") : "Ir al final");
+  }
+
+  /** @param {Timeline} timeline */
+  #draw(timeline) {
     const anchor = this.following ? undefined : this.#anchor();
     arrange(this.log, this.#elements(timeline));
     if (anchor?.shown.isConnected) {
       this.scroller.scrollTop += anchor.shown.getBoundingClientRect().top - anchor.top;
     }
     this.#stick();
-    const { unread } = timeline;
-    this.news.hidden = this.following;
-    write(this.news, unread ? plural(unread, "mensaje nuevo", "mensajes nuevos") : "Ir al final");
+  }
+
+  /** Whether there is room for more above, and the reader too near to it to scroll there.
+   * @param {Timeline} timeline */
+  #nearTop({ base }) {
+    return this.scroller.scrollTop < NEAR && this.from > base && this.to - this.from < MOST - STEP;
   }
 
   /** @param {Timeline} timeline */
@@ -135,26 +166,24 @@ export class Log {
     const { timeline, scroller } = this;
     if (!timeline) return;
     const below = scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight;
-    const following = below < AT_END && this.to === timeline.end;
-    if (scroller.scrollTop < NEAR && this.from > timeline.base) {
-      this.#move(Math.max(timeline.base, this.from - STEP), this.to);
-    } else if (below < NEAR && this.to < timeline.end) {
-      this.#move(this.from, Math.min(timeline.end, this.to + STEP));
-    } else if (following !== this.following) {
-      this.following = following;
+    // What has come since the last drawing does not lie between the reader and the end.
+    const following = below < AT_END && (this.following || this.to === timeline.end);
+    const changes = following !== this.following;
+    this.following = following;
+    if (!following && scroller.scrollTop < NEAR && this.from > timeline.base) {
+      this.from = Math.max(timeline.base, this.from - STEP);
+      this.to = Math.min(this.to, this.from + MOST);
+      this.#hush();
+      this.#render();
+    } else if (!following && below < NEAR && this.to < timeline.end) {
+      this.to = Math.min(timeline.end, this.to + STEP);
+      this.from = Math.max(this.from, this.to - MOST);
+      this.#hush();
+      this.#render();
+    } else if (changes) {
       this.#render();
     }
     this.#attend();
-  }
-
-  /** @param {number} from @param {number} to */
-  #move(from, to) {
-    const up = from < this.from;
-    this.following = false;
-    this.from = up ? from : Math.max(from, to - MOST);
-    this.to = up ? Math.min(to, from + MOST) : to;
-    this.#hush();
-    this.#render();
   }
 
   #attend() {

@@ -33,6 +33,11 @@ export class Outbox {
     this.lines = [];
   }
 
+  /** What is said in rooms, for after a reload. */
+  get memory() {
+    return this.said.map(({ id, text, entry, room }) => ({ id, text, entry, room }));
+  }
+
   /** @param {Line} line */
   add(line) {
     this.lines.push(line);
@@ -58,9 +63,13 @@ export class Outbox {
     return line;
   }
 
-  /** The command that the server answers to. */
-  get command() {
-    return this.lines.find((line) => line.room === undefined && line.sentAt !== undefined);
+  /** The server answers the oldest command: that one, which is on its way no more.
+   * @param {boolean} [refuses] otherwise it is no private message, which is only acknowledged */
+  answer(refuses = false) {
+    const line = this.lines.find((each) =>
+      each.room === undefined && each.sentAt !== undefined && (refuses || !each.entry));
+    if (line) this.remove(line);
+    return line;
   }
 
   /** What was said in rooms, and not acknowledged. */

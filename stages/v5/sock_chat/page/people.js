@@ -2,6 +2,8 @@
 
 import { fold } from "./text.js";
 
+const { compare } = new Intl.Collator("es");
+
 export class People {
   constructor() {
     /** @type {Map<string, string>} nicks, by their folded form */
@@ -40,7 +42,7 @@ export class People {
 
   /** The first of them by name. @param {number} limit */
   sorted(limit) {
-    const keys = [...this.nicks.keys()].sort().slice(0, limit);
+    const keys = [...this.nicks.keys()].sort(compare).slice(0, limit);
     return keys.map((key) => /** @type {string} */ (this.nicks.get(key)));
   }
 }

@@ -8,9 +8,11 @@
  * @typedef {{position: number, at: string, nick: string, text: string}} Said
  */
 
+import { ask } from "./speech.js";
 import { Timeline } from "./timeline.js";
-import { fold } from "./text.js";
+import { fold, isolate } from "./text.js";
 
+const RECENT = 20; // messages that the server shows a newcomer
 const GAP = "Faltan mensajes: hubo más de los que se guardan.";
 const LOST = "No se sabe si ha llegado.";
 const NOT_SAID = "No se ha dicho";
@@ -44,6 +46,10 @@ const HANDLERS = {
     const continues = epoch === chat.epoch && position >= chat.known;
     const news = history.filter((/** @type {Said} */ { position: at }) => at > chat.known);
     Object.assign(chat.door, { nick, token: event.resume, busy: false, alert: "" });
+    if (!returns) {
+      chat.outbox.answer();
+      chat.open();
+    }
     const { said, lost } = returns
       ? chat.outbox.recover(room, continues ? news : [], nick, gap, chat.now())
       : { said: [], lost: [] };
@@ -60,7 +66,7 @@ const HANDLERS = {
       }
     } else {
       begin(chat, same && gap);
-      chat.timeline.mayHaveMore = history.length > 0;
+      chat.timeline.mayHaveMore = history.length >= RECENT;
       for (const message of history) show(chat, chat.timeline, entry(chat, message), false);
     }
     for (const { entry: each, home } of lost) {
@@ -69,7 +75,7 @@ const HANDLERS = {
     chat.people.reset(event.members, event.count);
     chat.effects.push({ settled: true });
     chat.changes.add("state").add("place").add("members").add("rooms").add("privates");
-    chat.command("/rooms", true);
+    ask(chat, "/rooms");
     chat.save();
   },
 
@@ -96,26 +102,27 @@ const HANDLERS = {
   joined(chat, { nick }) {
     chat.people.add(nick);
     chat.changes.add("members");
-    chat.tell("notice", `${nick} ha entrado.`, chat.timeline);
+    chat.tell("presence", `${isolate(nick)} ha entrado.`, chat.timeline);
   },
 
   left(chat, { nick, reason }) {
-    const text = `${nick} ha salido${reason ? `: ${reason}` : "."}`;
+    const text = `${isolate(nick)} ha salido${reason ? `: ${isolate(reason)}` : "."}`;
     chat.people.remove(nick);
     chat.changes.add("members");
-    chat.tell("notice", text, chat.timeline);
+    chat.tell("presence", text, chat.timeline);
   },
 
   renamed(chat, { nick, to }) {
     chat.people.rename(nick, to);
     chat.privates.rename(nick, to);
     if (nick === chat.nick) {
+      chat.outbox.answer();
       chat.nick = chat.door.nick = to;
       chat.door.password = "";
       chat.save();
     }
     chat.changes.add("members").add("privates").add("place");
-    chat.tell("notice", `${nick} ahora es ${to}.`, chat.timeline);
+    chat.tell("presence", `${isolate(nick)} ahora es ${isolate(to)}.`, chat.timeline);
   },
 
   private(chat, event) {
@@ -126,21 +133,21 @@ const HANDLERS = {
     if (own && timeline.has(event.text)) return;
     show(chat, timeline, entry(chat, event), true);
     if (chat.shown !== timeline) {
-      chat.effects.push({ announce: `Mensaje privado de ${event.nick}.` });
+      chat.effects.push({ announce: `Mensaje privado de ${isolate(event.nick)}.` });
     }
   },
 
   history(chat, { messages }) {
     const entries = messages.map((/** @type {Said} */ said) => entry(chat, said));
-    if (!chat.timeline.prepend(entries) && !chat.outbox.command?.quiet) {
+    if (!chat.timeline.prepend(entries) && !chat.outbox.answer()?.quiet) {
       chat.tell("notice", ALL_SEEN, chat.timeline);
     }
     chat.changes.add("entries");
   },
 
   notice(chat, { text }) {
-    const { command } = chat.outbox;
     chat.waits = text === WAITS;
+    const command = chat.waits ? undefined : chat.outbox.answer();
     if (text.startsWith("Salas: ")) {
       chat.rooms = rooms(text);
       chat.changes.add("rooms");
@@ -164,8 +171,7 @@ const HANDLERS = {
       }
       return;
     }
-    const line = chat.outbox.command;
-    if (line) chat.outbox.remove(line);
+    const line = chat.outbox.answer(true);
     if (line?.entry) refuse(chat, line.entry, text, line.home ?? line.timeline);
     chat.tell("error", text, line?.timeline ?? chat.timeline);
   },

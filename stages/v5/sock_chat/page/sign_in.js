@@ -7,33 +7,20 @@ import { byId, write } from "./elements.js";
 export class SignIn {
   /** @param {{enter: (nick: string, password: string) => void, answer: (password: string) => void}} handlers */
   constructor(handlers) {
+    this.handlers = handlers;
     this.nick = byId("nick");
     this.password = byId("password");
     this.field = byId("password-field");
     this.button = byId("enter");
     this.alert = byId("alert");
-    this.dialog = byId("password-dialog");
-    this.answer = byId("dialog-password");
+    /** @type {HTMLDialogElement | undefined} */
+    this.dialog = undefined;
     this.wasAsked = "";
     byId("sign-in").addEventListener("submit", (/** @type {Event} */ event) => {
       event.preventDefault();
       const nick = this.nick.value.trim();
       if (!nick) this.nick.focus();
       else if (this.button.ariaDisabled !== "true") handlers.enter(nick, this.password.value);
-    });
-    const finish = (/** @type {string} */ password) => {
-      this.answer.value = "";
-      this.dialog.close();
-      handlers.answer(password);
-    };
-    byId("password-form").addEventListener("submit", (/** @type {Event} */ event) => {
-      event.preventDefault();
-      finish(this.answer.value);
-    });
-    byId("dialog-cancel").addEventListener("click", () => finish(""));
-    this.dialog.addEventListener("cancel", (/** @type {Event} */ event) => {
-      event.preventDefault();
-      finish("");
     });
   }
 
@@ -47,10 +34,33 @@ export class SignIn {
     write(this.alert, door.alert);
     if (!this.nick.value) this.nick.value = door.nick;
     if (phase !== "out") this.password.value = "";
-    else if (!door.busy && asked !== this.wasAsked) this.#focus(asksFor);
-    if (!door.busy) this.wasAsked = phase === "out" ? asked : "";
-    if (asksPassword && !this.dialog.open) this.dialog.showModal();
-    else if (!asksPassword && this.dialog.open) this.dialog.close();
+    else if (!door.busy && (asked !== this.wasAsked || door.alert)) this.#focus(asksFor);
+    if (!door.busy) this.wasAsked = asked;
+    if (asksPassword && !this.dialog) this.#openDialog();
+    else if (!asksPassword) this.#closeDialog();
+  }
+
+  #openDialog() {
+    document.body.append(byId("password-template").content.cloneNode(true));
+    /** @type {HTMLDialogElement} */
+    const dialog = byId("password-dialog");
+    const field = byId("dialog-password");
+    const answer = (/** @type {Event} */ event, /** @type {string} */ password) => {
+      event.preventDefault();
+      this.#closeDialog();
+      this.handlers.answer(password);
+    };
+    byId("password-form").addEventListener("submit", (/** @type {Event} */ event) => answer(event, field.value));
+    byId("dialog-cancel").addEventListener("click", (/** @type {Event} */ event) => answer(event, ""));
+    dialog.addEventListener("cancel", (event) => answer(event, ""));
+    this.dialog = dialog;
+    dialog.showModal();
+  }
+
+  #closeDialog() {
+    this.dialog?.close();
+    this.dialog?.remove();
+    this.dialog = undefined;
   }
 
   /** @param {string} asked */

@@ -7,7 +7,7 @@
  * do not change when others go or older ones come.
  *
  * @typedef {object} Entry
- * @property {"message" | "notice" | "error"} kind
+ * @property {"message" | "presence" | "notice" | "error"} kind presence: who comes and goes
  * @property {string} text
  * @property {Date} at
  * @property {string} [nick] of a message

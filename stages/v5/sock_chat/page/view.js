@@ -2,7 +2,7 @@
 
 import { byId, write } from "./elements.js";
 import { Lists, withUnread } from "./lists.js";
-import { plural } from "./text.js";
+import { isolate, plural } from "./text.js";
 
 /** @typedef {import("./conversation.js").Conversation} Conversation
  * @typedef {import("./connection.js").Connection} Connection */
@@ -17,7 +17,6 @@ export class View {
    * @param {() => void} handlers.leave
    * @param {() => void} handlers.retry
    * @param {() => void} handlers.reenter
-   * @param {() => void} handlers.earlier
    */
   constructor(handlers) {
     const close = () => this.#setPanel(false);
@@ -33,17 +32,20 @@ export class View {
     byId("leave").addEventListener("click", () => { close(); handlers.leave(); });
     byId("retry").addEventListener("click", () => handlers.retry());
     byId("reenter").addEventListener("click", () => handlers.reenter());
-    byId("earlier").addEventListener("click", () => handlers.earlier());
     byId("skip").addEventListener("click", (/** @type {Event} */ event) => {
       event.preventDefault();
       (byId("talk").hidden ? byId("nick") : byId("text")).focus();
+    });
+    document.addEventListener("pointerdown", ({ target }) => {
+      if (!this.panel.dataset.open || !(target instanceof Node)) return;
+      if (!this.panel.contains(target) && !this.panelButton.contains(target)) close();
     });
     document.addEventListener("keydown", (event) => {
       if (event.key !== "Escape" || event.defaultPrevented || event.isComposing) return;
       if (this.panel.dataset.open) {
         this.#setPanel(false);
         this.panelButton.focus();
-      } else if (!byId("back").hidden && !byId("password-dialog").open) {
+      } else if (!byId("back").hidden && !byId("password-dialog")) {
         handlers.open();
       }
     });
@@ -52,7 +54,7 @@ export class View {
   /** @param {Conversation} chat @param {Set<string>} changes */
   show(chat, changes) {
     if (changes.has("state")) this.#showPhase(chat);
-    if (changes.has("state") || changes.has("place")) this.#showPlace(chat);
+    if (["state", "place", "members"].some((part) => changes.has(part))) this.#showPlace(chat);
     this.lists.show(chat, changes);
     this.#showEmpty(chat);
     const { unread } = chat;
@@ -78,21 +80,21 @@ export class View {
   #showPlace({ room, nick, people, privates: { open } }) {
     const back = byId("back");
     write(byId("place-name"), open?.nick ?? room);
-    write(byId("place-note"), open ? "A solas. Nadie lo guarda." : "");
+    write(byId("place-note"),
+      open ? "a solas" : plural(people.count, "persona", "personas"));
     back.hidden = !open;
-    write(back, `Volver a ${room}`);
+    back.title = `Volver a ${isolate(room)}`;
+    back.setAttribute("aria-label", `Volver a ${room}`);
     write(byId("own-nick"), nick);
-    byId("text").placeholder = open ? `A ${open.nick}, a solas` : `En ${room}`;
-    if (!open) write(byId("place-note"), plural(people.count, "persona", "personas"));
+    byId("text").placeholder = open ? `A ${isolate(open.nick)}, a solas` : `En ${isolate(room)}`;
   }
 
   /** @param {Conversation} chat */
-  #showEmpty({ online, shown, privates: { open }, room, timeline }) {
+  #showEmpty({ online, shown, privates: { open }, room }) {
     const empty = byId("empty");
     empty.hidden = !shown.empty || !online;
-    write(empty, open ? `Lo que escribas aquí solo lo lee ${open.nick}.` :
-      `Aún no se ha dicho nada en ${room}. Empieza tú.`);
-    byId("earlier").hidden = shown !== timeline || !timeline.mayHaveMore || !online;
+    write(empty, open ? `Lo que escribas aquí solo lo lee ${isolate(open.nick)}.` :
+      `Aún no se ha dicho nada en ${isolate(room)}. Empieza tú.`);
   }
 
   /** @param {Connection} connection @param {Conversation} chat */
@@ -108,6 +110,11 @@ export class View {
     dataset.connection = text ? shown : "none";
     write(this.status, text);
     byId("retry").hidden = !waiting;
+  }
+
+  /** What had the focus has gone. */
+  focusEnd() {
+    byId("reenter").focus();
   }
 
   /** @param {string} text */
