@@ -5,6 +5,7 @@ import { Connection } from "./connection.js";
 import { Conversation } from "./conversation.js";
 import { Log } from "./log.js";
 import * as memory from "./memory.js";
+import { EARLIER } from "./reception.js";
 import { SignIn } from "./sign_in.js";
 import { ask, command, excess, retry, submit } from "./speech.js";
 import { View } from "./view.js";
@@ -57,7 +58,7 @@ const log = new Log({
     composer.focus(); // the button goes
   }),
   attended: (attended) => act(() => chat.attend(attended)),
-  earlier: () => act(() => ask(chat, "/history 200")),
+  earlier: () => act(() => ask(chat, EARLIER)),
 });
 const composer = new Composer({
   submit: (text) => {
