@@ -51,6 +51,14 @@ def environment() -> dict[str, str]:
     return {**os.environ, "CONTAINERS_CONF": str(HERE / "containers.conf")}
 
 
+def packed_project() -> bytes:
+    """What git tracks, as a clone has it: a tar archive."""
+    files = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True)
+    pack = ["tar", "--create", "--null", "--files-from=-"]
+    tar = subprocess.run(pack, cwd=ROOT, input=files.stdout, capture_output=True, check=True)
+    return tar.stdout
+
+
 @pytest.fixture(scope="session")
 def image() -> str:
     """The name of the image."""
