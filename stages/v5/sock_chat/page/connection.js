@@ -81,6 +81,12 @@ export class Connection {
     this.#change("waiting");
   }
 
+  stop() {
+    this.#rest();
+    this.#drop();
+    this.#change("idle");
+  }
+
   /** The chat goes on: the next failure is the first. */
   settle() {
     this.failures = 0;

@@ -6,6 +6,7 @@ import { Conversation } from "./conversation.js";
 import { Log } from "./log.js";
 import * as memory from "./memory.js";
 import { SignIn } from "./sign_in.js";
+import { ask, command, excess, retry, submit } from "./speech.js";
 import { View } from "./view.js";
 
 const POLL = 45_000; // milliseconds after which the rooms are asked for
@@ -34,37 +35,37 @@ const connection = new Connection({
   received: (events) => act(() => chat.receive(events)),
   closed: (code) => act(() => chat.closed(code)),
   changed: () => view.showConnection(connection, chat),
-  probe: () => act(() => chat.command("/rooms", true)),
+  probe: () => act(() => ask(chat, "/rooms")),
 });
 const view = new View({
   join: (room) => act(() => {
     chat.open();
-    chat.command(`/join ${room}`);
+    command(chat, `/join ${room}`);
     composer.focus();
   }),
   open: (nick) => act(() => {
     chat.open(nick);
     composer.focus();
   }),
-  leave: () => act(() => chat.command("/quit")),
+  leave: () => act(() => command(chat, "/quit")),
   retry: () => connection.connect(),
   reenter: () => act(() => chat.reenter()),
-  earlier: () => act(() => chat.command("/history 200", true)),
 });
 const log = new Log({
-  retry: (entry) => act(() => chat.retry(entry)),
+  retry: (entry) => act(() => retry(chat, entry)),
   attended: (attended) => act(() => chat.attend(attended)),
+  earlier: () => act(() => ask(chat, "/history 200")),
 });
 const composer = new Composer({
   submit: (text) => {
     let taken = false;
-    act(() => { taken = chat.submit(text); });
+    act(() => { taken = submit(chat, text); });
     if (taken) log.follow();
     return taken;
   },
-  excess: (text) => chat.excess(text),
+  excess: (text) => excess(chat, text),
   draft: (text) => {
-    memory.saveDraft(text);
+    if (!chat.privates.open) memory.saveDraft(text); // nor is it to be said in the room later
   },
 });
 const signIn = new SignIn({
@@ -80,6 +81,7 @@ function act(change) {
     if ("send" in effect) connection.send(effect.send);
     else if ("connect" in effect) connection.connect();
     else if ("reconnect" in effect) connection.retry(effect.reconnect);
+    else if ("disconnect" in effect) connection.stop();
     else if ("settled" in effect) connection.settle();
     else if ("announce" in effect) view.announce(effect.announce);
     else keep(effect.save);
@@ -94,18 +96,22 @@ function act(change) {
 }
 
 function draw() {
+  if (!drawing) return;
   const changes = new Set(chat.changes);
   const entries = new Set(chat.changedEntries);
   drawing = false;
   chat.changes.clear();
   chat.changedEntries.clear();
-  const wasOut = document.documentElement.dataset.phase === "out";
+  const phase = document.documentElement.dataset.phase;
   view.show(chat, changes);
   view.showConnection(connection, chat);
   if (changes.has("state")) signIn.show(chat);
   composer.show(chat.privates.open ?? chat.people);
   if (chat.phase === "out") return;
-  if (wasOut) composer.focus();
+  if (phase !== chat.phase) {
+    if (chat.phase === "in") composer.focus();
+    else view.focusEnd();
+  }
   log.show(chat.shown, entries);
 }
 
@@ -128,11 +134,12 @@ function askRooms(delay) {
   if (document.hidden || roomsTimer) return;
   roomsTimer = setTimeout(() => {
     roomsTimer = 0;
-    act(() => chat.command("/rooms", true));
+    act(() => ask(chat, "/rooms"));
   }, delay);
 }
 
 addEventListener("pagehide", saveNow);
+document.addEventListener("visibilitychange", draw); // there are no frames while it is hidden
 setInterval(() => askRooms(0), POLL);
 composer.restore(kept.draft ?? "");
 act(() => {
