@@ -92,6 +92,8 @@ def run(image: str) -> Iterator[Run]:
                 asks=True,
             )
             server.name = name
+            # It accepts sooner than it handles signals, and those are lost on process 1 until then.
+            server.log.wait(lambda line: line.startswith("Servidor chat iniciado en "))
             servers.append(stack.enter_context(server))
             return server
 
