@@ -83,10 +83,16 @@ export class Conversation {
     return this.timeline.unread + this.privates.unread;
   }
 
+  /** Whether the room is to be told from the known position on: after a reload, too, when lines are
+   * on their way that may have been said. */
+  get goesOn() {
+    return !this.fresh || this.outbox.said.length > 0;
+  }
+
   /** The query of the WebSocket's address. */
   get query() {
     const query = new URLSearchParams();
-    if (!this.fresh) {
+    if (this.goesOn) {
       query.set("since", String(this.known));
       query.set("epoch", this.epoch);
     }
@@ -155,7 +161,7 @@ export class Conversation {
   enter(nick, password) {
     const frames = this.door.enter(nick, password);
     if (this.connected) this.#send(frames);
-    else this.effects.push({ connect: true });
+    else if (this.door.busy) this.effects.push({ connect: true });
     this.changes.add("state");
   }
 
