@@ -11,20 +11,25 @@ COPY LICENSE README.md pyproject.toml setup.cfg ./
 COPY lowlevel lowlevel
 COPY stages/v5/sock_chat stages/v5/sock_chat
 RUN pip wheel --no-cache-dir --wheel-dir /wheels '.[chat]'
+# Without pip: what runs there installs nothing. The bytecode is compiled now, since whoever runs it
+# cannot write there, and would compile it at every start.
+RUN python -m venv --without-pip /opt/sock-chat \
+    && pip --python /opt/sock-chat install --no-cache-dir --no-index /wheels/*.whl
 
 FROM docker.io/library/python:3.13-slim
 LABEL org.opencontainers.image.title="sock_chat" \
       org.opencontainers.image.description="Chat server with names, rooms, commands and history" \
       org.opencontainers.image.licenses="MIT"
-# The bytecode is compiled now: whoever runs it cannot write there, and would do it at every start.
-RUN --mount=type=bind,from=wheels,source=/wheels,target=/wheels \
-    pip install --no-cache-dir --no-index /wheels/*.whl \
-    && install -d -o 10001 -g 10001 -m 700 /data
-ENV SOCK_CHAT_HOST=0.0.0.0 \
+COPY --from=wheels /opt/sock-chat /opt/sock-chat
+RUN install -d -o 10001 -g 10001 -m 700 /data
+ENV PATH=/opt/sock-chat/bin:$PATH \
+    SOCK_CHAT_HOST=0.0.0.0 \
     SOCK_CHAT_DB=/data/sock_chat.db
 VOLUME /data
 # A number, so that an orchestrator can see that it is not root; with its group, or that is root's.
 USER 10001:10001
 EXPOSE 8080 8081 8443
+HEALTHCHECK --interval=30s --timeout=5s --start-period=10s --retries=3 \
+    CMD ["python", "-m", "sock_chat.healthcheck"]
 # The exec form: the server itself gets SIGTERM, not a shell that keeps it to itself.
 ENTRYPOINT ["sock-chat-server"]

@@ -8,19 +8,29 @@ set -euo pipefail
 cd "$(dirname "$0")"
 export CONTAINERS_CONF=$PWD/containers.conf
 
-python=docker.io/library/python:3.13-slim
-if podman image exists "$python"; then
-    exit
-fi
-root=$(mktemp -d)
-trap 'rm -rf "$root"' EXIT
-# trixie: its Python is 3.13.
-debootstrap --variant=minbase --include=python3,python3-pip,python3-venv,ca-certificates \
-    trixie "$root" >"$root.log" 2>&1 || { tail -n 5 "$root.log" >&2; exit 1; }
-rm "$root.log"
-ln -s python3 "$root/usr/bin/python"
-rm "$root"/usr/lib/python3*/EXTERNALLY-MANAGED
-# Whom this machine trusts, the package index behind a proxy of its own, too.
-cp /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs/"
-tar -C "$root" --exclude='./var/cache/apt/archives/*.deb' -c . |
-    podman import -q --change 'CMD ["python3"]' - "$python" >/dev/null
+make_python() {
+    local root
+    root=$(mktemp -d)
+    trap 'rm -rf "$root" "$root.log"' RETURN
+    # trixie: its Python is 3.13.
+    debootstrap --variant=minbase --include=python3,python3-pip,python3-venv,ca-certificates \
+        trixie "$root" >"$root.log" 2>&1 || { tail -n 5 "$root.log" >&2; return 1; }
+    ln -s python3 "$root/usr/bin/python"
+    rm "$root"/usr/lib/python3*/EXTERNALLY-MANAGED
+    # Whom this machine trusts, a package index behind a proxy of its own, too.
+    cp /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs/"
+    tar -C "$root" --exclude='./var/cache/apt/archives/*.deb' -c . |
+        podman import -q --change 'CMD ["python3"]' - "$1" >/dev/null
+}
+
+make() {
+    podman build -q --pull=never --network=host --format=docker -t "$2" \
+        -f "images/$1.Containerfile" images >/dev/null
+}
+
+image=docker.io/library/python:3.13-slim
+podman image exists "$image" || make_python "$image"
+for name in nats haproxy; do
+    image=$(sed -n "s|^ *image: \(docker.io/library/$name:.*\)|\1|p" ../../compose.yaml)
+    podman image exists "$image" || make "$name" "$image"
+done

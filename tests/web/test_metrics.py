@@ -3,29 +3,35 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import random
 import re
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from functools import partial
+from http.client import HTTPConnection
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from benchmarks.harness.process import DEADLINE, wait_until
+from benchmarks.harness.process import DEADLINE, ServerError, wait_until
 from sock_chat import config, launch
 from sock_chat.codec import LINES, json_codec
 from sock_chat.link import Kind, Reason
-from sock_chat.metrics import METRICS, PREFIX, exposition
+from sock_chat.metrics import CONTENT_TYPE, METRICS, PREFIX, exposition
 from sock_chat.server import Server
 from sock_chat.services import Check
+from sock_chat.tls import Layer
 from tests.chat.certificates import Certificates
-from tests.chat.conftest import QUESTION
+from tests.chat.conftest import QUESTION, Serve
+from tests.chat.conftest import serve as serve
 from tests.chat.world import World
 from tests.support.wire import Peer
 
@@ -38,12 +44,18 @@ OTHER_UNITS = r"_(ms|milliseconds|us|minutes|hours|kib|mib|kilobytes|bits|percen
 Samples = Mapping[str, float]
 
 
+class Answer(NamedTuple):
+    status: int
+    type: str | None
+    body: bytes
+
+
 class Running:
     """A server whose loop is a thread of ours, so that its numbers can be looked at between two
-    turns. The port of lines is the last of its doors."""
+    turns. Of its doors the last is for lines."""
 
     def __init__(self, *arguments: str):
-        options = config.parse(["--port", "0", "--quiet", *arguments], {})
+        options = config.parse(["--port", "0", "--web-port", "0", "--quiet", *arguments], {})
         context = launch._context(options)
         self.server = Server(options, launch._doors(options, context), 1 << 16, context)
         self.loop = asyncio.new_event_loop()
@@ -81,7 +93,7 @@ class Running:
         store = self.server.storage._store
         store.wait(lambda database: database.execute(f"PRAGMA query_only = {refusing:d}"))
 
-    def stop(self) -> None:
+    def close(self) -> None:
         self.wait(self.server.stop())
         self.loop.call_soon_threadsafe(self.loop.stop)
         self.thread.join(DEADLINE)
@@ -107,15 +119,13 @@ def hear(peer: Peer, start: str) -> None:
 
 @pytest.fixture
 def running(tmp_path: Path) -> Iterator[Running]:
-    server = Running(
+    options = (
         *("--db", str(tmp_path / "chat.db"), "--rate", "0", "--per-address", "1"),
         *("--trust-proxy", f"{PROXY}/32"),
         *Certificates(tmp_path).options,
     )
-    try:
+    with closing(Running(*options)) as server:
         yield server
-    finally:
-        server.stop()
 
 
 def test_exact_numbers_after_a_small_hour(running: Running) -> None:
@@ -320,3 +330,95 @@ def test_labels_are_enumerations_and_all_of_them_are_there_from_the_start(
     for nick in ("ana", "bea"):
         running.peer(nick).say(f"/join {nick}", "hola")
     assert labelled() == labels and len(running.samples()) == size
+
+
+def get(address: tuple[object, ...], path: str = "/metrics", **headers: str) -> Answer:
+    connection = HTTPConnection(str(address[0]), int(str(address[1])), timeout=DEADLINE)
+    connection.request("GET", path, headers={k.replace("_", "-"): v for k, v in headers.items()})
+    response = connection.getresponse()
+    answer = Answer(response.status, response.getheader("Content-Type"), response.read())
+    connection.close()
+    return answer
+
+
+def test_over_http(serve: Serve) -> None:
+    """On the web port to loopback only, whoever that is behind a proxy; on the other to anybody."""
+    server = serve("--metrics-port", "0", "--trust-proxy", f"{PROXY}/32")
+    line = server.log[server.log.wait(lambda line: line.startswith("Métricas en "))]
+    match = re.fullmatch(r"Métricas en http://([\d.]+):(\d+)/", line)
+    assert match and server.web
+    assert server.log.all()[-1].startswith("Servidor chat iniciado en ")
+    metrics = match[1], int(match[2])
+    answer = get(server.web)
+    assert (answer.status, answer.type) == (200, CONTENT_TYPE)
+    samples = parse(answer.body)
+    assert samples[PREFIX + "connections_accepted_total{kind=browser}"] == 1
+    assert get(metrics).body == answer.body, "made anew within a second"
+    for path in ("/", "/ws", "/healthz"):
+        assert get(metrics, path).status == 404
+    stranger = {"X_Forwarded_For": "192.0.2.1"}
+    assert get(server.web, **stranger).status == 200, "who says so is no trusted proxy"
+    for address, status in ((server.web, 403), (metrics, 200)):
+        with socket.create_connection(address, DEADLINE, (PROXY, 0)) as proxy:
+            proxy.sendall(
+                b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+                b"X-Forwarded-For: 192.0.2.1\r\n\r\n"
+            )
+            assert proxy.makefile("rb").readline().split()[1] == b"%d" % status
+
+
+@pytest.mark.parametrize("door", [0, 1], ids=["lines", "web"])
+def test_what_tls_takes_goes_with_the_connection(running: Running, door: int) -> None:
+    """OpenSSL's memory is not seen by the garbage collector, which would leave it for long."""
+    context = ssl._create_unverified_context()
+    gc.collect()
+    gc.disable()
+    try:
+        with socket.create_connection(running.address(door), DEADLINE) as raw:
+            sock = context.wrap_socket(raw)
+            sock.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n" if door else b"ana\n")
+            assert sock.recv(1)
+            sock.close()
+        for data in (b"", b"junk junk\n", b"\x16\x03\x01\x02\x00\x01"):
+            Peer(running.address(door)).send(data)
+        wait_until(lambda: running.server.counters.tls_handshakes == 4, "four handshakes")
+        for connection in running.do(lambda: list(running.server.connections)):
+            running.do(partial(connection.abort, Reason.NO_TLS))
+        del connection
+        wait_until(lambda: not running.server.connections, "connections that have not ended")
+        assert not [each for each in gc.get_objects() if isinstance(each, Layer)]
+    finally:
+        gc.enable()
+    assert running.server.counters.tls_failures == 3
+
+
+@pytest.fixture
+def in_memory() -> Iterator[Running]:
+    with closing(Running("--db", ":memory:")) as server:
+        yield server
+
+
+def test_websocket_handshakes(in_memory: Running) -> None:
+    web = in_memory.address(0)
+    assert get(web, "/ws").status == 426
+    assert get(web, "/").status == 200
+    key = {"Sec_WebSocket_Key": "AAAAAAAAAAAAAAAAAAAAAA==", "Sec_WebSocket_Version": "13"}
+    upgrade = {"Upgrade": "websocket", "Connection": "Upgrade", **key}
+    assert get(web, "/ws", Origin="http://example.org", **upgrade).status == 403
+    assert in_memory.samples()[PREFIX + "clients{kind=browser}"] == 0
+    with socket.create_connection(web, DEADLINE) as browser:
+        lines = [f"{name.replace('_', '-')}: {value}\r\n" for name, value in upgrade.items()]
+        browser.sendall(f"GET /ws HTTP/1.1\r\nHost: x\r\n{''.join(lines)}\r\n".encode())
+        assert browser.makefile("rb").readline().split()[1] == b"101"
+        samples = in_memory.samples()
+    assert samples[PREFIX + "websocket_handshakes_total"] == 3
+    assert samples[PREFIX + "websocket_handshake_failures_total"] == 2
+    assert samples[PREFIX + "clients{kind=browser}"] == 1
+    assert samples[PREFIX + "people"] == 0
+
+
+def test_a_port_that_is_taken_for_the_metrics(serve: Serve) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ServerError, match=f"No se puede escuchar en .*{port}"):
+            serve("--metrics-port", str(port))

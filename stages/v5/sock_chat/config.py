@@ -127,6 +127,9 @@ class Config:
         8081, "the page and the WebSocket; 0: any (%(default)s)", port_number, "PORT"
     )
     no_web: bool = option(False, "neither page nor WebSocket")
+    metrics_port: int | None = option(
+        None, "/metrics for whoever reaches it; 0: any", port_number, "PORT"
+    )
     origin: tuple[str, ...] = option(
         (), "whose pages may open the WebSocket, beside the server's own; repeatable", origin, "URL"
     )

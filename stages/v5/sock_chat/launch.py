@@ -20,11 +20,12 @@ from sock_chat.storage import Storage, forget
 from sock_chat.store import StoreError
 from sock_chat.system import BACKLOG, RESERVE, listen, prepare_process
 from sock_chat.tls import TlsLines, make_context
-from sock_chat.web import TlsWeb, WebConnection
+from sock_chat.web import MetricsConnection, TlsWeb, WebConnection
 
 READY = "Servidor chat iniciado en"
 READY_TLS = "TLS en"
 READY_WEB = "Web en"
+READY_METRICS = "Métricas en"
 LAST_CHANCE = 0.1  # seconds for the disk, where the alarm ends the process
 
 
@@ -97,6 +98,9 @@ def _doors(config: Config, context: ssl.SSLContext | None) -> Sequence[Door]:
             doors.append(Door(READY_WEB, listener, partial(_tls, TlsWeb), "https"))
         else:
             doors.append(Door(READY_WEB, listener, WebConnection, "http"))
+    if config.metrics_port is not None:
+        listener = _listen(config, config.metrics_port)
+        doors.append(Door(READY_METRICS, listener, MetricsConnection, "http"))
     return [*doors, Door(READY, _listen(config, config.port))]
 
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from sock_chat.server import Server
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
+FRESH = 1.0  # seconds
 PREFIX = "sock_chat_"
 COUNTER, GAUGE, HISTOGRAM = "counter", "gauge", "histogram"
 
@@ -63,7 +64,8 @@ def _people(server: Server) -> int:
 
 METRICS = (
     Entry(
-        "connections_accepted_total", COUNTER, "Connections accepted, by the port they came in by.",
+        "connections_accepted_total", COUNTER,
+        "Connections accepted; browser: by HTTP, whatever for.",
         lambda server: server.counters.accepted, "kind", tuple(Kind),
     ),
     Entry(
@@ -166,6 +168,22 @@ def exposition(server: Server) -> bytes:
     registry.register(_Metrics(server))
     ProcessCollector(registry=registry)
     return write(registry)
+
+
+class Exposition:
+    """exposition(), but not oftener than every FRESH seconds: it looks at each connection, and
+    whoever asks without end must not keep the chat waiting."""
+
+    def __init__(self, server: Server):
+        self._server = server
+        self._text = b""
+        self._time = float("-inf")
+
+    def get(self) -> bytes:
+        now = self._server.chat.clock()
+        if now - self._time >= FRESH:
+            self._text, self._time = exposition(self._server), now
+        return self._text
 
 
 class _Metrics(Collector):

@@ -24,6 +24,7 @@ from sock_chat.journal import Journal
 from sock_chat.limits import ConnectionLimiter
 from sock_chat.link import Reason
 from sock_chat.log import Turn
+from sock_chat.metrics import Exposition
 from sock_chat.proxy import HeaderReader, is_trusted
 from sock_chat.rooms import Rooms
 from sock_chat.storage import Storage, storage_class
@@ -89,10 +90,10 @@ class Server:
         self.config = config
         self.context = context
         self.loop: asyncio.AbstractEventLoop
-        self.started = time.time()
-        self.counters = Counters()
+        self.started: float = time.time()
+        self.counters: Counters = Counters()
         self.turns = Turns(lambda: self.chat.rooms.flush())
-        self.storage = storage_class(config)(
+        self.storage: Storage = storage_class(config)(
             config,
             post=lambda call: self.loop.call_soon_threadsafe(call),
             later=lambda seconds, call: self.loop.call_later(seconds, call),
@@ -101,11 +102,12 @@ class Server:
         )
         self.journal = Journal(config, today)
         record = self.journal.record if self.journal.wants_messages else None
-        self.chat = make_chat(config, self.storage, self.counters, self.turns.begin, record)
+        self.chat: Chat = make_chat(config, self.storage, self.counters, self.turns.begin, record)
         self.files = load()
         self.origins = config.origin
         self.trusted = config.trust_proxy
         self.pings = Pings()
+        self.exposition = Exposition(self)
         self._stopping = False
         self._doors = doors
         self._limit = limit - RESERVE

@@ -8,25 +8,22 @@ from the answer before, or the connection's beginning.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import Protocol, cast
 from urllib.parse import parse_qs
 
-from sock_chat import metrics
 from sock_chat.chat import Visit
 from sock_chat.files import revalidated
 from sock_chat.forwarded import Client, client
 from sock_chat.heads import Answer, Refused, Request, find_end, parse, plain, serialize
 from sock_chat.limits import is_loopback
 from sock_chat.link import LOW_WATER, Reason
+from sock_chat.metrics import CONTENT_TYPE, Exposition
 from sock_chat.owner import Owner
 from sock_chat.proxy import Networks
 from sock_chat.rooms import GENERAL
 from sock_chat.session import NEVER
 from sock_chat.tls import Tls
 from sock_chat.ws import Pings, WebSocket, shake_hands
-
-if TYPE_CHECKING:
-    from sock_chat.server import Server
 
 HEAD_TIME = 10.0  # seconds
 MAX_DIGITS = 18  # of a position
@@ -42,6 +39,7 @@ class Site(Owner, Protocol):
     origins: Collection[str]
     trusted: Networks
     pings: Pings
+    exposition: Exposition
 
     def health(self) -> str:
         """What keeps it from serving; "" when nothing does."""
@@ -63,6 +61,7 @@ class Http:
         self.idle = True
         self._connection = connection
         self._site = site
+        self._files = site.files
         self._peer = Client(connection.address, secure)
         self._data = bytearray()
         self._input_ended = False
@@ -111,7 +110,7 @@ class Http:
     def _answer(self, request: Request) -> None:
         who = client(request, self._peer, self._site.trusted)
         get = self._get.get(request.path)
-        file = self._site.files.get(request.path)
+        file = self._files.get(request.path)
         if not (get or file):
             answer = plain(404, "No hay nada aquí.")
         elif request.method not in METHODS:
@@ -140,8 +139,11 @@ class Http:
     def _metrics(self, request: Request, who: Client) -> Answer:
         if not is_loopback(who.address):
             return plain(403, "Solo desde la propia máquina.")
-        headers = {"Content-Type": metrics.CONTENT_TYPE, "Cache-Control": "no-store"}
-        return Answer(200, metrics.exposition(cast("Server", self._site)), headers)
+        return self._exposition(request, who)
+
+    def _exposition(self, request: Request, who: Client) -> Answer:
+        headers = {"Content-Type": CONTENT_TYPE, "Cache-Control": "no-store"}
+        return Answer(200, self._site.exposition.get(), headers)
 
     def _ws(self, request: Request, who: Client) -> Answer:
         counters = self._site.chat.counters
@@ -179,16 +181,26 @@ class Http:
         return Answer(status)
 
 
+class MetricsHttp(Http):
+    """On a port that has nothing but the metrics, for whoever reaches it."""
+
+    def __init__(self, connection: WebConnection, site: Site, secure: bool):
+        super().__init__(connection, site, secure)
+        self._files = {}
+        self._get = {"/metrics": self._exposition}
+
+
 class WebConnection(WebSocket):
     """The HTTP part of it."""
 
     __slots__ = ()
+    dialogue: type[Http] = Http
     full = serialize(plain(503, "Servidor lleno."), "GET", closes=True)
     proxy_header = False  # X-Forwarded-For says it
 
     def come_in(self, secure: bool) -> None:
         self._begin()
-        self._dialogue = Http(self, cast(Site, self._owner), secure)
+        self._dialogue = self.dialogue(self, cast(Site, self._owner), secure)
         if not self._owner.count_outside(self):
             self.write(serialize(plain(503, CROWDED), "GET", closes=True))
             self.close(Reason.CROWDED)
@@ -213,6 +225,11 @@ class WebConnection(WebSocket):
         if self.session:
             cast(Site, self._owner).pings.leave(self)
         super().connection_lost(error)
+
+
+class MetricsConnection(WebConnection):
+    __slots__ = ()
+    dialogue = MetricsHttp
 
 
 class TlsWeb(Tls, WebConnection):

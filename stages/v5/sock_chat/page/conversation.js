@@ -1,6 +1,6 @@
 /**
  * What the page knows of the chat, sans-IO: what the server tells (`reception`) and what the reader
- * does come in, effects go out. The rules:
+ * says (`speech`) come in, effects go out. The rules:
  *
  * - `known` is the newest position of the room that the page has seen: in a welcome, a message, or
  *   the acknowledgement of one's own. A message that is not newer is dropped. After a cut the page
@@ -14,12 +14,11 @@
  *
  * @typedef {import("./timeline.js").Entry} Entry
  * @typedef {{send: string} | {connect: true} | {reconnect: number | undefined} | {settled: true}
- *   | {save: Record<string, unknown>} | {announce: string}} Effect
+ *   | {disconnect: true} | {save: Record<string, unknown>} | {announce: string}} Effect
  * @typedef {"state" | "members" | "rooms" | "privates" | "place" | "entries"} Part of the view
  */
 
 import { Door } from "./door.js";
-import { isCommand, makeLines, parsePm, tooLong, unescape } from "./lines.js";
 import { Outbox } from "./outbox.js";
 import { People } from "./people.js";
 import { Privates } from "./privates.js";
@@ -29,7 +28,6 @@ import { frame, newId } from "./text.js";
 
 const FAREWELL = "Has salido. Hasta pronto.";
 const PUT_OUT = "El servidor ha cerrado la conexión.";
-const OFFLINE = "Sin conexión: la orden no se ha enviado.";
 
 export class Conversation {
   /** @param {Record<string, any>} memory what `save` effects have kept
@@ -67,7 +65,7 @@ export class Conversation {
     this.changedEntries = new Set();
     for (const line of memory.pending ?? []) {
       const entry = { ...line.entry, at: new Date(line.entry.at) };
-      this.#queue({ ...line, entry, timeline: this.timeline, sentAt: now() });
+      this.queue({ ...line, entry, timeline: this.timeline, sentAt: now() });
     }
   }
 
@@ -85,10 +83,16 @@ export class Conversation {
     return this.timeline.unread + this.privates.unread;
   }
 
+  /** Whether the room is to be told from the known position on: after a reload, too, when lines are
+   * on their way that may have been said. */
+  get goesOn() {
+    return !this.fresh || this.outbox.said.length > 0;
+  }
+
   /** The query of the WebSocket's address. */
   get query() {
     const query = new URLSearchParams();
-    if (!this.fresh) {
+    if (this.goesOn) {
       query.set("since", String(this.known));
       query.set("epoch", this.epoch);
     }
@@ -151,13 +155,13 @@ export class Conversation {
     for (const send of frames) this.effects.push({ send });
   }
 
-  // What the reader does
+  // The reader
 
   /** The form of the door. @param {string} nick @param {string} password */
   enter(nick, password) {
     const frames = this.door.enter(nick, password);
     if (this.connected) this.#send(frames);
-    else this.effects.push({ connect: true });
+    else if (this.door.busy) this.effects.push({ connect: true });
     this.changes.add("state");
   }
 
@@ -167,66 +171,20 @@ export class Conversation {
     this.enter(this.nick, this.door.password);
   }
 
-  /** Say what is written. Returns whether it has been taken. @param {string} text */
-  submit(text) {
-    const lines = makeLines(text, this.privates.open?.nick);
-    const taken = !tooLong(lines) && lines.every((line) => this.#say(line));
-    this.flush();
-    return taken;
+  /** Leave for good, without a word to the server. */
+  leave() {
+    this.effects.push({ disconnect: true });
+    this.closed(1000);
   }
 
-  /** Bytes by which what is written is too long. @param {string} text */
-  excess(text) {
-    return tooLong(makeLines(text, this.privates.open?.nick));
-  }
-
-  /** @param {string} text */
-  #say(text) {
-    const pm = parsePm(text);
-    if (pm) {
-      const { timeline } = this.privates.with(pm.nick);
-      const entry = this.#entry(pm.text);
-      this.#queue({ id: newId(), text, timeline: this.shown, entry, home: timeline });
-      this.changes.add("privates");
-      if (timeline !== this.shown) {
-        this.tell("notice", `Lo que le dices a ${pm.nick} está en Privados.`, this.shown);
-      }
-    } else if (isCommand(text)) {
-      return this.command(text);
-    } else {
-      const entry = this.#entry(unescape(text));
-      this.#queue({ id: newId(), text, timeline: this.timeline, entry, room: this.room });
-      this.save();
-    }
-    return true;
-  }
-
-  /** Say a refused message once more. @param {Entry} entry */
-  retry(entry) {
-    const timeline = this.shown;
-    timeline.remove(entry);
-    this.changes.add("entries");
-    this.submit(entry.text.replace(/^\//, "//"));
-  }
-
-  /** Returns whether it has been taken. @param {string} text
-   * @param {boolean} [quiet] the page asks by itself: once, and shows no answer */
-  command(text, quiet = false) {
-    const asked = quiet && this.outbox.lines.some((line) => line.quiet && line.text === text);
-    if (this.online && !asked) {
-      this.#queue({ id: newId(), text, timeline: this.shown, quiet });
-      this.flush();
-    } else if (!quiet) {
-      this.tell("error", OFFLINE, this.shown);
-    }
-    return this.online;
-  }
-
-  /** The password that is asked inside; empty: none. @param {string} password */
+  /** The password that is asked inside; empty: none, and the nick stays.
+   * @param {string} password */
   answerPassword(password) {
     this.asksPassword = false;
     this.changes.add("state");
+    if (!password) this.outbox.answer();
     this.#send([password.startsWith("{") ? frame(newId(), password) : password]);
+    this.flush();
   }
 
   /** Show the conversation with somebody, or the room. @param {string} [nick] */
@@ -247,14 +205,8 @@ export class Conversation {
 
   // What is shown
 
-  /** @param {string} text @returns {Entry} */
-  #entry(text) {
-    const at = new Date(this.now());
-    return { kind: "message", nick: this.nick, text, at, own: true, state: "pending" };
-  }
-
-  /** @param {import("./outbox.js").Line} line */
-  #queue(line) {
+  /** Show a line, and send it when it can be. @param {import("./outbox.js").Line} line */
+  queue(line) {
     this.outbox.add(line);
     if (line.entry) (line.home ?? line.timeline).append(line.entry);
     this.changes.add("entries");

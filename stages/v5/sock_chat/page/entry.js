@@ -1,7 +1,7 @@
 /** How an entry of a timeline looks. */
 
 import { element, isolated } from "./elements.js";
-import { hue } from "./text.js";
+import { hue, parts } from "./text.js";
 
 /** @typedef {import("./timeline.js").Entry} Entry */
 
@@ -72,7 +72,7 @@ function noticeElement({ kind, text }) {
     shown.append(list);
   } else {
     shown.dir = "auto";
-    shown.textContent = text;
+    shown.append(...parts(text).map((part, index) => (index % 2 ? isolated(part) : part)));
   }
   return shown;
 }

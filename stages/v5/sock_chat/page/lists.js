@@ -1,9 +1,9 @@
 /** The panel: rooms, private conversations, who is here. */
 
 import { arrange, byId, element, followArrows, isolated, keepOneStop, write } from "./elements.js";
-import { fold, hue, plural } from "./text.js";
+import { fold, hue, isolate, plural } from "./text.js";
 
-const MOST = 200; // people that are shown; the others are counted
+const MOST = 200; // people, and rooms, that are shown
 
 /** @typedef {import("./conversation.js").Conversation} Conversation */
 
@@ -30,14 +30,15 @@ export class Lists {
 
   /** @param {Conversation} chat @param {Set<string>} changes */
   show(chat, changes) {
-    if (changes.has("rooms") || changes.has("place")) this.#showRooms(chat);
+    if (["rooms", "place", "members"].some((part) => changes.has(part))) this.#showRooms(chat);
     if (changes.has("privates") || changes.has("place")) this.#showPrivates(chat);
     if (changes.has("members") || changes.has("place")) this.#showPeople(chat);
   }
 
   /** @param {Conversation} chat */
   #showRooms(chat) {
-    const rooms = chat.rooms.filter(({ name }) => name !== chat.room);
+    const others = chat.rooms.filter(({ name }) => name !== chat.room);
+    const rooms = others.sort((one, other) => other.count - one.count).slice(0, MOST);
     if (chat.room) rooms.push({ name: chat.room, count: chat.people.count });
     rooms.sort((one, other) => (one.name < other.name ? -1 : 1));
     this.#fill(this.lists.rooms, rooms.map(({ name, count }) => {
@@ -75,7 +76,7 @@ export class Lists {
     this.#fill(this.lists.people, nicks.map((nick) => ({
       key: fold(nick), label: nick, name: isolated(nick, `hue-${hue(nick)}`), unread: 0,
       note: fold(nick) === fold(chat.nick) ? "tú" : "",
-      title: `Hablar a solas con ${nick}`, act: () => this.handlers.open(nick),
+      title: `Hablar a solas con ${isolate(nick)}`, act: () => this.handlers.open(nick),
     })));
     keepOneStop(this.lists.people);
   }
@@ -102,7 +103,7 @@ export class Lists {
       button.replaceChildren(row.name);
       const aside = row.note ?? row.tally;
       if (row.unread) button.append(element("span", "badge", String(row.unread)));
-      else if (aside) button.append(element("span", "tally", String(aside)));
+      else if (aside !== undefined && aside !== "") button.append(element("span", "tally", String(aside)));
       return item;
     });
     arrange(list, items);

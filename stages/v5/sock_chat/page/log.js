@@ -21,12 +21,18 @@ const AT_END = 48; // pixels that are the end
 const SETTLING = 1000; // milliseconds for which the past that has been put in is not read out
 
 export class Log {
-  /** @param {{retry: (entry: Entry) => void, attended: (attended: boolean) => void}} handlers */
+  /**
+   * @param {object} handlers
+   * @param {(entry: Entry) => void} handlers.retry
+   * @param {(attended: boolean) => void} handlers.attended
+   * @param {() => void} handlers.earlier
+   */
   constructor(handlers) {
     this.handlers = handlers;
     this.scroller = byId("scroller");
     this.log = byId("log");
     this.news = byId("news");
+    this.earlier = byId("earlier");
     /** @type {Timeline | undefined} */
     this.timeline = undefined;
     this.from = 0;
@@ -39,6 +45,10 @@ export class Log {
     this.news.addEventListener("click", () => {
       this.scroller.focus({ preventScroll: true }); // the button goes
       this.follow();
+    });
+    this.earlier.addEventListener("click", () => {
+      this.scroller.focus({ preventScroll: true });
+      handlers.earlier();
     });
     const resizes = new ResizeObserver(() => this.#stick());
     resizes.observe(this.scroller);
@@ -97,6 +107,7 @@ export class Log {
       this.from = Math.max(base, this.from - STEP);
       this.#draw(timeline);
     }
+    this.earlier.hidden = !timeline.mayHaveMore || this.from > base;
     const { unread } = timeline;
     this.news.hidden = this.following;
     write(this.news, unread ? plural(unread, "mensaje nuevo", "mensajes nuevos") : "Ir al final");
@@ -112,11 +123,10 @@ export class Log {
     this.#stick();
   }
 
-  /** Whether a reader at the end is too near to the top of what is in the document.
+  /** Whether there is room for more above, and the reader too near to it to scroll there.
    * @param {Timeline} timeline */
   #nearTop({ base }) {
-    return this.following && this.scroller.scrollTop < NEAR && this.from > base &&
-      this.to - this.from < MOST - STEP;
+    return this.scroller.scrollTop < NEAR && this.from > base && this.to - this.from < MOST - STEP;
   }
 
   /** @param {Timeline} timeline */

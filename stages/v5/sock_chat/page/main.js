@@ -5,14 +5,16 @@ import { Connection } from "./connection.js";
 import { Conversation } from "./conversation.js";
 import { Log } from "./log.js";
 import * as memory from "./memory.js";
+import { EARLIER } from "./reception.js";
 import { SignIn } from "./sign_in.js";
+import { ask, command, excess, retry, submit } from "./speech.js";
 import { View } from "./view.js";
 
 const POLL = 45_000; // milliseconds after which the rooms are asked for
 const SOON = 2_000; // after somebody has come or gone
 const PER_PERSON = 50; // and longer where there are many, who would all ask
 const SAVED = 250; // after a message
-const HIDDEN_FRAME = 200; // milliseconds; a page that nobody sees is not drawn
+const LATEST = 200; // after a change: a page that nobody sees has no frames, but a title
 
 const kept = memory.load();
 const chat = new Conversation(kept, Date.now);
@@ -34,37 +36,40 @@ const connection = new Connection({
   received: (events) => act(() => chat.receive(events)),
   closed: (code) => act(() => chat.closed(code)),
   changed: () => view.showConnection(connection, chat),
-  probe: () => act(() => chat.command("/rooms", true)),
+  probe: () => act(() => ask(chat, "/rooms")),
 });
 const view = new View({
   join: (room) => act(() => {
     chat.open();
-    chat.command(`/join ${room}`);
+    command(chat, `/join ${room}`);
     composer.focus();
   }),
   open: (nick) => act(() => {
     chat.open(nick);
     composer.focus();
   }),
-  leave: () => act(() => chat.command("/quit")),
+  leave: () => act(() => command(chat, "/quit")),
   retry: () => connection.connect(),
   reenter: () => act(() => chat.reenter()),
-  earlier: () => act(() => chat.command("/history 200", true)),
 });
 const log = new Log({
-  retry: (entry) => act(() => chat.retry(entry)),
+  retry: (entry) => act(() => {
+    retry(chat, entry);
+    composer.focus(); // the button goes
+  }),
   attended: (attended) => act(() => chat.attend(attended)),
+  earlier: () => act(() => ask(chat, EARLIER)),
 });
 const composer = new Composer({
   submit: (text) => {
     let taken = false;
-    act(() => { taken = chat.submit(text); });
+    act(() => { taken = submit(chat, text); });
     if (taken) log.follow();
     return taken;
   },
-  excess: (text) => chat.excess(text),
+  excess: (text) => excess(chat, text),
   draft: (text) => {
-    memory.saveDraft(text);
+    if (!chat.privates.open) memory.saveDraft(text); // nor is it to be said in the room later
   },
 });
 const signIn = new SignIn({
@@ -80,6 +85,7 @@ function act(change) {
     if ("send" in effect) connection.send(effect.send);
     else if ("connect" in effect) connection.connect();
     else if ("reconnect" in effect) connection.retry(effect.reconnect);
+    else if ("disconnect" in effect) connection.stop();
     else if ("settled" in effect) connection.settle();
     else if ("announce" in effect) view.announce(effect.announce);
     else keep(effect.save);
@@ -88,24 +94,28 @@ function act(change) {
   if (chat.changes.has("members")) askRooms(SOON + PER_PERSON * chat.people.count * Math.random());
   if (chat.changes.size && !drawing) {
     drawing = true;
-    if (document.hidden) setTimeout(draw, HIDDEN_FRAME);
-    else requestAnimationFrame(draw);
+    requestAnimationFrame(draw);
+    setTimeout(draw, LATEST);
   }
 }
 
 function draw() {
+  if (!drawing) return;
   const changes = new Set(chat.changes);
   const entries = new Set(chat.changedEntries);
   drawing = false;
   chat.changes.clear();
   chat.changedEntries.clear();
-  const wasOut = document.documentElement.dataset.phase === "out";
+  const phase = document.documentElement.dataset.phase;
   view.show(chat, changes);
   view.showConnection(connection, chat);
   if (changes.has("state")) signIn.show(chat);
   composer.show(chat.privates.open ?? chat.people);
   if (chat.phase === "out") return;
-  if (wasOut) composer.focus();
+  if (phase !== chat.phase) {
+    if (chat.phase === "in") composer.focus();
+    else view.focusEnd();
+  }
   log.show(chat.shown, entries);
 }
 
@@ -128,7 +138,7 @@ function askRooms(delay) {
   if (document.hidden || roomsTimer) return;
   roomsTimer = setTimeout(() => {
     roomsTimer = 0;
-    act(() => chat.command("/rooms", true));
+    act(() => ask(chat, "/rooms"));
   }, delay);
 }
 

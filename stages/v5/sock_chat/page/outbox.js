@@ -63,9 +63,11 @@ export class Outbox {
     return line;
   }
 
-  /** The server answers the oldest command: that one, which is on its way no more. */
-  answer() {
-    const line = this.lines.find((each) => each.room === undefined && each.sentAt !== undefined);
+  /** The server answers the oldest command: that one, which is on its way no more.
+   * @param {boolean} [refuses] otherwise it is no private message, which is only acknowledged */
+  answer(refuses = false) {
+    const line = this.lines.find((each) =>
+      each.room === undefined && each.sentAt !== undefined && (refuses || !each.entry));
     if (line) this.remove(line);
     return line;
   }

@@ -8,9 +8,12 @@
  * @typedef {{position: number, at: string, nick: string, text: string}} Said
  */
 
+import { ask } from "./speech.js";
 import { Timeline } from "./timeline.js";
-import { fold } from "./text.js";
+import { fold, isolate } from "./text.js";
 
+export const EARLIER = "/history 200"; // as many as the server gives
+const RECENT = 20; // messages that the server shows a newcomer
 const GAP = "Faltan mensajes: hubo más de los que se guardan.";
 const LOST = "No se sabe si ha llegado.";
 const NOT_SAID = "No se ha dicho";
@@ -40,6 +43,7 @@ const HANDLERS = {
   welcome(chat, event) {
     const { nick, room, epoch, position, history, gap } = event;
     const returns = !chat.online;
+    const goesOn = returns && chat.goesOn; // the history begins where the page knew the room to
     const same = room === chat.room && !chat.fresh;
     const continues = epoch === chat.epoch && position >= chat.known;
     const news = history.filter((/** @type {Said} */ { position: at }) => at > chat.known);
@@ -64,7 +68,7 @@ const HANDLERS = {
       }
     } else {
       begin(chat, same && gap);
-      chat.timeline.mayHaveMore = history.length > 0;
+      chat.timeline.mayHaveMore = history.length >= RECENT;
       for (const message of history) show(chat, chat.timeline, entry(chat, message), false);
     }
     for (const { entry: each, home } of lost) {
@@ -73,7 +77,8 @@ const HANDLERS = {
     chat.people.reset(event.members, event.count);
     chat.effects.push({ settled: true });
     chat.changes.add("state").add("place").add("members").add("rooms").add("privates");
-    chat.command("/rooms", true);
+    if (goesOn && !(same && continues)) ask(chat, EARLIER);
+    ask(chat, "/rooms");
     chat.save();
   },
 
@@ -100,11 +105,11 @@ const HANDLERS = {
   joined(chat, { nick }) {
     chat.people.add(nick);
     chat.changes.add("members");
-    chat.tell("presence", `${nick} ha entrado.`, chat.timeline);
+    chat.tell("presence", `${isolate(nick)} ha entrado.`, chat.timeline);
   },
 
   left(chat, { nick, reason }) {
-    const text = `${nick} ha salido${reason ? `: ${reason}` : "."}`;
+    const text = `${isolate(nick)} ha salido${reason ? `: ${isolate(reason)}` : "."}`;
     chat.people.remove(nick);
     chat.changes.add("members");
     chat.tell("presence", text, chat.timeline);
@@ -120,7 +125,7 @@ const HANDLERS = {
       chat.save();
     }
     chat.changes.add("members").add("privates").add("place");
-    chat.tell("presence", `${nick} ahora es ${to}.`, chat.timeline);
+    chat.tell("presence", `${isolate(nick)} ahora es ${isolate(to)}.`, chat.timeline);
   },
 
   private(chat, event) {
@@ -131,13 +136,14 @@ const HANDLERS = {
     if (own && timeline.has(event.text)) return;
     show(chat, timeline, entry(chat, event), true);
     if (chat.shown !== timeline) {
-      chat.effects.push({ announce: `Mensaje privado de ${event.nick}.` });
+      chat.effects.push({ announce: `Mensaje privado de ${isolate(event.nick)}.` });
     }
   },
 
   history(chat, { messages }) {
     const entries = messages.map((/** @type {Said} */ said) => entry(chat, said));
-    if (!chat.timeline.prepend(entries) && !chat.outbox.answer()?.quiet) {
+    const command = chat.outbox.answer();
+    if (!chat.timeline.prepend(entries) && !command?.quiet) {
       chat.tell("notice", ALL_SEEN, chat.timeline);
     }
     chat.changes.add("entries");
@@ -169,7 +175,7 @@ const HANDLERS = {
       }
       return;
     }
-    const line = chat.outbox.answer();
+    const line = chat.outbox.answer(true);
     if (line?.entry) refuse(chat, line.entry, text, line.home ?? line.timeline);
     chat.tell("error", text, line?.timeline ?? chat.timeline);
   },

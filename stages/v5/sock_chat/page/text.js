@@ -41,6 +41,20 @@ export function newId() {
   return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
+const ISOLATED = /\u2068([^\u2069]*)\u2069/;
+
+/** Somebody's text in one of ours: its direction is its own, and changes nothing around it. The
+ * two characters are those of Unicode for it, which no text from the server has.
+ * @param {string} text */
+export function isolate(text) {
+  return `\u2068${text}\u2069`;
+}
+
+/** A text in parts, every other one of which has been isolated. @param {string} text */
+export function parts(text) {
+  return text.split(ISOLATED);
+}
+
 /** `one` or `many`, by the count. @param {number} count @param {string} one @param {string} many */
 export function plural(count, one, many) {
   return `${count} ${count === 1 ? one : many}`;

@@ -2,11 +2,12 @@
 
 import { byId, write } from "./elements.js";
 import { Lists, withUnread } from "./lists.js";
-import { plural } from "./text.js";
+import { isolate, plural } from "./text.js";
 
 /** @typedef {import("./conversation.js").Conversation} Conversation
  * @typedef {import("./connection.js").Connection} Connection */
 
+const WIDE = "(min-width: 56rem)"; // as in layout.css: the panel lies over nothing
 const TITLE = "sock_chat";
 
 export class View {
@@ -17,7 +18,6 @@ export class View {
    * @param {() => void} handlers.leave
    * @param {() => void} handlers.retry
    * @param {() => void} handlers.reenter
-   * @param {() => void} handlers.earlier
    */
   constructor(handlers) {
     const close = () => this.#setPanel(false);
@@ -29,11 +29,11 @@ export class View {
     this.panelButton = byId("panel-button");
     this.status = byId("connection");
     this.panelButton.addEventListener("click", () => this.#setPanel(!this.panel.dataset.open));
+    matchMedia(WIDE).addEventListener("change", close);
     byId("back").addEventListener("click", () => handlers.open());
     byId("leave").addEventListener("click", () => { close(); handlers.leave(); });
     byId("retry").addEventListener("click", () => handlers.retry());
     byId("reenter").addEventListener("click", () => handlers.reenter());
-    byId("earlier").addEventListener("click", () => handlers.earlier());
     byId("skip").addEventListener("click", (/** @type {Event} */ event) => {
       event.preventDefault();
       (byId("talk").hidden ? byId("nick") : byId("text")).focus();
@@ -85,19 +85,18 @@ export class View {
     write(byId("place-note"),
       open ? "a solas" : plural(people.count, "persona", "personas"));
     back.hidden = !open;
-    back.title = `Volver a ${room}`;
-    back.setAttribute("aria-label", back.title);
+    back.title = `Volver a ${isolate(room)}`;
+    back.setAttribute("aria-label", `Volver a ${room}`);
     write(byId("own-nick"), nick);
-    byId("text").placeholder = open ? `A ${open.nick}, a solas` : `En ${room}`;
+    byId("text").placeholder = open ? `A ${isolate(open.nick)}, a solas` : `En ${isolate(room)}`;
   }
 
   /** @param {Conversation} chat */
-  #showEmpty({ online, shown, privates: { open }, room, timeline }) {
+  #showEmpty({ online, shown, privates: { open }, room }) {
     const empty = byId("empty");
     empty.hidden = !shown.empty || !online;
-    write(empty, open ? `Lo que escribas aquí solo lo lee ${open.nick}.` :
-      `Aún no se ha dicho nada en ${room}. Empieza tú.`);
-    byId("earlier").hidden = shown !== timeline || !timeline.mayHaveMore || !online;
+    write(empty, open ? `Lo que escribas aquí solo lo lee ${isolate(open.nick)}.` :
+      `Aún no se ha dicho nada en ${isolate(room)}. Empieza tú.`);
   }
 
   /** @param {Connection} connection @param {Conversation} chat */
@@ -115,6 +114,11 @@ export class View {
     byId("retry").hidden = !waiting;
   }
 
+  /** What had the focus has gone. */
+  focusEnd() {
+    byId("reenter").focus();
+  }
+
   /** @param {string} text */
   announce(text) {
     byId("announcer").textContent = text;
@@ -125,6 +129,7 @@ export class View {
     if (open) this.panel.dataset.open = "true";
     else delete this.panel.dataset.open;
     this.panelButton.setAttribute("aria-expanded", String(open));
-    if (open) this.panel.querySelector("button[tabindex='0'], input")?.focus();
+    byId("talk").inert = open;
+    if (open) this.panel.querySelector("button")?.focus();
   }
 }

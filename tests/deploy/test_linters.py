@@ -11,10 +11,15 @@ import pytest
 from benchmarks.harness.files import ROOT
 from tests.support.needed import needed_in_ci
 
+IMAGES = sorted((ROOT / "tests/container/images").iterdir())
+
 
 @pytest.mark.parametrize(
     "command",
-    ["hadolint Dockerfile"],
+    [
+        f"hadolint Dockerfile {' '.join(map(str, IMAGES))}",
+        "check-jsonschema --builtin-schema vendor.compose-spec compose.yaml",
+    ],
     ids=lambda command: command.split()[0],
 )
 def test_linter_has_nothing_to_say(command: str) -> None:
