@@ -6,14 +6,15 @@ from __future__ import annotations
 import asyncio
 
 from sock_chat import config
-from sock_chat.bus import Intervals
 from sock_chat.bus_storage import BusStorage
 from sock_chat.chat import Visit
 from sock_chat.codec import LINES, Codec, Input
 from sock_chat.counters import Counters
+from sock_chat.intervals import Intervals
 from sock_chat.link import Kind, Reason
 from sock_chat.server import make_chat
 from sock_chat.session import NEVER, Session
+from sock_chat.store import StoreError
 from sock_chat.turns import Turns
 from tests.bus.broker import Link
 
@@ -114,9 +115,15 @@ class Node:
 
     @classmethod
     async def begin(cls, name: str, port: int) -> Node:
-        node = cls(name, await Link(port).start())
-        await node.storage.start()
-        return node
+        """Until it runs: NATS may be away."""
+        while True:
+            node = cls(name, await Link(port).start())
+            try:
+                await node.storage.start()
+            except StoreError:
+                await node.die()
+            else:
+                return node
 
     def connect(self, nick: str = "", codec: Codec = LINES) -> Client:
         client = Client(self, nick, codec)

@@ -15,7 +15,7 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import nats.errors
 from nats.aio.client import Client
@@ -23,6 +23,7 @@ from nats.js.api import DiscardPolicy, StorageType, StreamConfig, StreamInfo
 from nats.js.client import JetStreamContext
 from nats.js.errors import APIError, ServiceUnavailableError
 
+from sock_chat.intervals import Intervals
 from sock_chat.store import StoreError
 from sock_chat.stream_reader import FAILURES, StreamReader
 from sock_chat.wire import Subjects
@@ -39,25 +40,6 @@ DUPLICATE_WINDOW = 120.0
 MAX_SILENCE = 2.5  # heartbeats
 
 T = TypeVar("T")
-
-
-class Intervals(NamedTuple):
-    """In seconds. Away is noticed within 5 s: see `ping` and `heartbeat`."""
-
-    connect: float = 4.0  # at the start, then it gives up
-    start: float = 20.0  # to come to know all that there is
-    ping: float = 1.0
-    heartbeat: float = 1.0
-    answer: float = 1.0  # what NATS is waited for
-    grace: float = 1.0  # an outage that nobody hears of
-    retry: float = 0.25
-    renew: float = 5.0  # the lease
-    lease: float = 20.0
-    members: float = 3.0  # what others are waited for at the start
-    resume: float = 60.0  # for which a session can be gone on with
-
-
-INTERVALS = Intervals()
 
 
 class Bus:

@@ -10,15 +10,16 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime, timezone
 
-from sock_chat import bus, names
+from sock_chat import intervals, names
 from sock_chat.bucket import Bucket
-from sock_chat.bus import Bus, Intervals
+from sock_chat.bus import Bus
 from sock_chat.bus_accounts import BusAccounts, remove_account
 from sock_chat.bus_names import BusNames
 from sock_chat.bus_people import BusPeople
 from sock_chat.config import Config
 from sock_chat.counters import Counters
 from sock_chat.events import Notice
+from sock_chat.intervals import Intervals
 from sock_chat.introduction import Introduction
 from sock_chat.jetstream_log import JetStreamLog
 from sock_chat.lease import Leases
@@ -38,14 +39,14 @@ class BusStorage:
         later: Callable[[float, Callable[[], None]], object],
         report: Callable[[str], None],
         counters: Counters,
-        intervals: Intervals | None = None,
+        chosen: Intervals | None = None,
     ):
         self._config = config
         self._report = report
         self._bus = Bus(
             config.bus,
             Subjects(config.bus_name),
-            intervals or bus.INTERVALS,
+            chosen or intervals.INTERVALS,
             self._away,
             self._back,
         )
@@ -146,7 +147,7 @@ def forget_on_bus(config: Config) -> str | None:
 
     async def forget(folded: str) -> bool:
         subjects = Subjects(config.bus_name)
-        connection = Bus(config.bus, subjects, bus.INTERVALS, lambda: None, lambda: None)
+        connection = Bus(config.bus, subjects, intervals.INTERVALS, lambda: None, lambda: None)
         await connection.connect(config.keep, config.bus_replicas)
         bucket = Bucket(connection)
         await bucket.load()
