@@ -15,7 +15,7 @@ import pytest
 
 from benchmarks.harness.frames import TEXT, client_frame
 from sock_chat.codec import LINES, Codec, LineDecoder
-from sock_chat.events import Said
+from sock_chat.events import Event, Said
 from sock_chat.frames import WEB, FrameDecoder
 
 MESSAGES = 40
@@ -34,10 +34,10 @@ pytestmark = pytest.mark.benchmark(timer=time.thread_time, max_time=0.2, min_rou
 def test_encoding(benchmark: Any, name: str, count: int) -> None:
     benchmark.group = f"encoding: a turn of {count}"
     codec: Codec = CODECS[name]
-    events = [Said(number, NOW, "ana", TEXT_OF_ONE) for number in range(count)]
+    events: list[Event] = [Said(number, NOW, "ana", TEXT_OF_ONE) for number in range(count)]
 
     def encode() -> bytes:
-        return codec.wrap(codec.separator.join([codec.encode(event) for event in events]))
+        return codec.wrap(codec.separator.join(codec.encode(events)))
 
     assert benchmark(encode).count(TEXT_OF_ONE.encode()) == count
 

@@ -13,7 +13,7 @@ PACKAGE = ROOT / "stages" / "v5" / "sock_chat"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 CORE = (
     *("audience", "codec", "commands", "counters", "door", "events", "limits", "names", "naming"),
-    *("registry", "room", "rooms", "script", "session", "table"),
+    *("registry", "repeats", "room", "rooms", "script", "session", "table"),
 )
 OUTSIDE = {
     *("asyncio", "os", "select", "selectors", "signal", "socket", "sqlite3", "ssl", "threading"),

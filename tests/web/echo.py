@@ -28,7 +28,7 @@ class Decoder(FrameDecoder):
 
     __slots__ = ("_parts",)
     max_size = MAX_SIZE
-    decode = staticmethod(cast(Any, str))
+    decode = staticmethod(cast(Any, lambda messages: [each.decode() for each in messages]))
 
     @property
     def in_message(self) -> bool:

@@ -10,13 +10,15 @@ cost more than a loop in C wins.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
-from itertools import accumulate
+from collections.abc import Iterator, Sequence
+from itertools import accumulate, repeat
 
 from sock_chat.codec import Codec
-from sock_chat.events import RoomEvent, Said
+from sock_chat.events import RoomEvent
 from sock_chat.link import HIGH_WATER, Member, Reason
 from sock_chat.log import Author
+
+SMALL = 4096  # bytes of a turn that are copied sooner than a view of them is made
 
 Entries = Sequence[tuple[Author, RoomEvent]]
 
@@ -84,7 +86,7 @@ class Audience:
             apart = {author: cut for author, cut in cuts.items() if cut.member.codec is codec}
             if not group and not apart:
                 continue
-            parts = [codec.encode(event) for _, event in entries]
+            parts = codec.encode([event for _, event in entries])
             body = codec.separator.join(parts)
             silent = group.copy()
             for author in apart:
@@ -96,24 +98,30 @@ class Audience:
             if apart:
                 gap = len(codec.separator)
                 starts = list(accumulate([len(part) + gap for part in parts], initial=0))
+                own = [entries[index][1] for cut in apart.values() for index in cut.own]
+                acks = iter(codec.acks(own)) if codec.acks else repeat(b"")
+                text = body if len(body) < SMALL else memoryview(body)
                 for cut in apart.values():
-                    _tell_rest(entries, cut, memoryview(body), starts)
+                    _tell_rest(len(entries), cut, text, starts, acks)
 
 
-def _tell_rest(entries: Entries, cut: Cut, body: memoryview, starts: Sequence[int]) -> None:
-    """Tell a member what the cut leaves of a turn that is encoded already."""
+def _tell_rest(
+    size: int, cut: Cut, body: bytes | memoryview, starts: Sequence[int], acks: Iterator[bytes]
+) -> None:
+    """Tell a member what the cut leaves of a turn of this size that is encoded already. acks: the
+    next are its own."""
     codec = cut.member.codec
     gap = len(codec.separator)
-    end = len(entries) if cut.end is None else cut.end
+    end = size if cut.end is None else cut.end
     rest: list[bytes | memoryview] = []
     index = cut.start
-    for own in [*cut.own, end]:
+    for own, ack in zip(cut.own, acks):  # noqa: B905
         if index < own:
             rest.append(body[starts[index] : starts[own] - gap])
-        if codec.ack and own < end:
-            message = entries[own][1]
-            assert isinstance(message, Said)
-            rest.append(codec.ack(message))
+        if ack:
+            rest.append(ack)
         index = own + 1
+    if index < end:
+        rest.append(body[starts[index] : starts[end] - gap])
     if rest:
         cut.member.write(codec.wrap(codec.separator.join(rest)))

@@ -10,13 +10,13 @@ A Codec writes events. It encodes each into a part and makes one write of many p
 so that what a turn has brought is encoded once for all clients with the same codec.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import msgspec
 
-from sock_chat.events import MAX_NAMES, Event, Said
+from sock_chat.events import MAX_NAMES, Event, Said, json_objects
 from sock_chat.names import clean
 
 MAX_LINE = 4096  # bytes before the "\n" of a legal line
@@ -111,8 +111,16 @@ class FrameObject(msgspec.Struct, forbid_unknown_fields=True):
     resume: str = ""
 
 
+def decode_frames(frames: Sequence[bytes]) -> list[Input]:
+    """Each is a line, or an object that is more than a line. UnicodeDecodeError: one of them is
+    neither."""
+    text = b"\n".join(frames).decode()
+    lines = text.split("\n")
+    is_plain = "{" not in text and len(lines) == len(frames) and "".join(lines).isprintable()
+    return [*lines] if is_plain else [decode_frame(frame.decode()) for frame in frames]
+
+
 def decode_frame(text: str) -> Input:
-    """A frame is a line, or an object that is more than a line."""
     if not text.startswith("{"):
         return clean(text)
     try:
@@ -128,16 +136,16 @@ def decode_frame(text: str) -> Input:
 
 @dataclass(frozen=True, eq=False)
 class Codec:
-    """encode: the part of an event, which may be empty.
-    ack: the part that a speaker gets in the place of what it has said. None: it gets nothing.
+    """encode: a part for each event, which may be empty.
+    acks: a part for each message, which its speaker gets in its place. None: it gets nothing.
     separator: what stands between two parts.
     wrap: makes of parts, joined, what is written.
     names: how many a welcome has.
     resumes: whether its clients know what a token to resume with is.
     """
 
-    encode: Callable[[Event], bytes]
-    ack: Callable[[Said], bytes] | None
+    encode: Callable[[Sequence[Event]], list[bytes]]
+    acks: Callable[[Sequence[Event]], list[bytes]] | None
     separator: bytes
     wrap: Callable[[bytes], bytes]
     names: int
@@ -145,15 +153,17 @@ class Codec:
 
     def write(self, event: Event) -> bytes:
         """What is written for an event that comes alone."""
-        part = self.encode(event)
+        (part,) = self.encode([event])
         return self.wrap(part) if part else b""
 
 
 def json_codec(frame: Callable[[bytes], bytes]) -> Codec:
     """A JSON array for each write, in what carries it: a WebSocket has a frame around it."""
     return Codec(
-        encode=lambda event: event.json(),
-        ack=lambda message: message.ack().json(),
+        encode=json_objects,
+        acks=lambda messages: json_objects(
+            [event.ack() for event in messages if isinstance(event, Said)]
+        ),
         separator=b",",
         wrap=lambda parts: frame(b"[%b]" % parts),
         names=1000,
@@ -162,8 +172,8 @@ def json_codec(frame: Callable[[bytes], bytes]) -> Codec:
 
 
 LINES = Codec(
-    encode=lambda event: event.line().encode(),
-    ack=None,
+    encode=lambda events: [event.line().encode() for event in events],
+    acks=None,
     separator=b"",
     wrap=bytes,
     names=MAX_NAMES,

@@ -23,7 +23,7 @@ MAX_NAMES = 20  # in a greeting
 NICK_QUESTION = "¿Qué apodo quieres?"
 NOT_YET = datetime.fromtimestamp(0, timezone.utc)  # when what has no position yet was said
 
-_encode = msgspec.json.Encoder().encode
+_encode_lines = msgspec.json.Encoder().encode_lines
 
 
 class Event(msgspec.Struct, tag_field="type", gc=False):
@@ -32,8 +32,9 @@ class Event(msgspec.Struct, tag_field="type", gc=False):
     def line(self) -> str:
         raise NotImplementedError
 
-    def json(self) -> bytes:
-        return _encode(self)
+    def public(self) -> "Event":
+        """As programs may see it."""
+        return self
 
 
 class Said(Event, tag="said"):
@@ -52,7 +53,6 @@ class Said(Event, tag="said"):
         return Ack(self.position, self.at)
 
     def public(self) -> "Said":
-        """As everybody may see it."""
         return self
 
 
@@ -60,9 +60,6 @@ class Post(Said, tag="said"):
     """Said with an id of the sender's, which nobody else gets to see."""
 
     id: str
-
-    def json(self) -> bytes:
-        return _encode(self.public())
 
     def ack(self) -> "Ack":
         return Ack(self.position, self.at, self.id)
@@ -174,8 +171,12 @@ class Ask(Event, tag="ask"):
     def line(self) -> str:
         return own_lines(self.text)
 
-    def json(self) -> bytes:
-        return b'{"type":"ask","what":"%b"}' % self.what.encode()
+    def public(self) -> "Asked":
+        return Asked(self.what)
+
+
+class Asked(Event, tag="ask"):
+    what: str
 
 
 class Closing(Event, tag="closing"):
@@ -183,6 +184,11 @@ class Closing(Event, tag="closing"):
 
     def line(self) -> str:
         return "* El servidor se cierra.\n"
+
+
+def json_objects(events: Sequence[Event]) -> list[bytes]:
+    """What programs see of each; in one step, for that is much faster than one by one."""
+    return _encode_lines([event.public() for event in events]).split(b"\n")[:-1]
 
 
 RoomEvent = Said | Joined | Left | Renamed

@@ -7,16 +7,15 @@ from collections.abc import Callable, Iterable
 from datetime import datetime
 
 from sock_chat.counters import Counters
-from sock_chat.events import Ack, Error, Post, RoomEvent, Said
-from sock_chat.limits import Recent
+from sock_chat.events import Error, Post, RoomEvent, Said
 from sock_chat.link import Member
 from sock_chat.log import Author, Log, Turn
 from sock_chat.names import fold
+from sock_chat.repeats import Repeats
 from sock_chat.room import Room
 
 GENERAL = "general"
 MAX_ROOMS = 1000  # beside general
-REPEATED = 120.0  # seconds within which a line with the same id is the same line
 
 
 class Rooms:
@@ -35,13 +34,12 @@ class Rooms:
         record: Callable[[Turn], None] | None = None,
     ):
         self._log = log
-        self._clock = clock
         self._today = today
         self._begin = begin
         self._counters = counters
         self._record = record
         self._begun: list[Room] = []  # in the order in which their turns have begun
-        self._recent: Recent[Ack | list[Member]] = Recent(REPEATED)
+        self.repeats = Repeats(clock)
         self.general = self._create(GENERAL)
         self._rooms = {GENERAL: self.general}
         log.subscribe(self._deliver, self._refuse)
@@ -80,24 +78,11 @@ class Rooms:
     ) -> None:
         """Say a line with an id, unless it has been said, under this nick or a former one of the
         same client: then it is only acknowledged."""
-        nick, now = fold(post.nick), self._clock()
-        entries = [self._recent.get((each, post.id), now) for each in (nick, *former)]
-        known = next((entry for entry in entries if entry is not None), None)
-        if known is None:
-            self._recent.put((nick, post.id), [], now)
+        if self.repeats.begin((fold(post.nick), *former), post.id, member):
             room.say(author, post)
-        elif isinstance(known, Ack):
-            member.write(member.codec.write(known))
-        else:
-            known.append(member)  # it is on its way
 
     def _posted(self, post: Post) -> None:
-        key, now = (fold(post.nick), post.id), self._clock()
-        known = self._recent.get(key, now)
-        ack = post.ack()
-        self._recent.put(key, ack, now)
-        for member in known if isinstance(known, list) else ():
-            member.write(member.codec.write(ack))
+        self.repeats.finish(fold(post.nick), post.ack())
 
     def _refuse(self, turn: Turn, text: str) -> None:
         """Tell those who have said something in the turn that it has not been said. The rest of it
@@ -109,10 +94,7 @@ class Rooms:
                 others.append((author, event))
                 continue
             if isinstance(event, Post):
-                key = (fold(event.nick), event.id)
-                known = self._recent.get(key, self._clock())
-                members |= dict.fromkeys(known if isinstance(known, list) else ())
-                self._recent.drop(key)
+                members |= dict.fromkeys(self.repeats.drop(fold(event.nick), event.id))
             if (room := self._rooms.get(turn.room)) and (member := room.member(author)):
                 members[member] = None
         for member in members:

@@ -32,7 +32,7 @@ from sock_chat.link import LOW_WATER, Link, Reason
 from sock_chat.names import Nick, cut, cut_farewell
 from sock_chat.room import Room
 from sock_chat.script import Runner
-from sock_chat.table import obey
+from sock_chat.table import obey, obey_once
 
 LINE_COST = 32  # of a turn, beside its length: what stands before it, and what it causes
 FAREWELL = 5.0  # seconds that a leaving client waits for the room to hear of it
@@ -43,7 +43,7 @@ class Session:
     __slots__ = (
         "_bucket", "_in_run", "_input", "_input_ended", "_limited", "_runner", "_started",
         "_time_left", "chat", "claimed", "deadline", "ended", "failures", "former", "link", "nick",
-        "owner", "room", "room_name", "visit",
+        "owner", "refusals", "room", "room_name", "visit",
     )  # fmt: skip
 
     def __init__(self, chat: Chat, link: Link, visit: Visit):
@@ -55,12 +55,11 @@ class Session:
         self.owner = False  # whether it has given the password of its nick
         self.room: Room | None = None
         self.room_name = visit.room
-        self.failures = 0  # wrong passwords
+        self.failures = self.refusals = 0  # wrong passwords; errors of any kind
         self.ended = False
         self._runner = Runner(self._asked, self._answered)
         self._input: list[Input] = []  # not handled yet; a deque takes 700 bytes of each client
-        self._in_run = self._input_ended = False
-        self._started = False  # a line has been handled
+        self._in_run = self._input_ended = self._started = False
         self.claimed = ""  # the folded form of a nick that it has asked for
         self._bucket = chat.bucket()
         self._limited = 0.0  # until when the rate limit has delayed it
@@ -135,7 +134,7 @@ class Session:
             if line or self._runner.waits_for_secret:
                 self._runner.line(line)
         elif line.startswith("/") and not line.startswith("//"):
-            self._runner.start(obey(self, line))
+            self._runner.start(obey_once(self, line, post_id) if post_id else obey(self, line))
         elif line:
             assert self.room and self.nick
             text, nick = line.removeprefix("/"), self.nick.shown
@@ -171,6 +170,7 @@ class Session:
             self.link.write(data)
 
     def refuse(self, text: str) -> None:
+        self.refusals += 1
         self.tell(Error(text))
 
     # The end

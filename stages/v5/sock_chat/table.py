@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sock_chat.events import Notice
+from sock_chat.events import Ack, Notice
 from sock_chat.names import cut
 
 if TYPE_CHECKING:
@@ -92,6 +92,25 @@ async def obey(session: Session, line: str) -> None:
             await command.handler(session, *command.split(text))
         except BadUsage:
             session.refuse(f"Uso: {command.usage}")
+
+
+async def obey_once(session: Session, line: str, command_id: str) -> None:
+    """The same, for a line with an id: what has been done without a refusal is acknowledged."""
+    assert session.nick
+    repeats, nick = session.chat.rooms.repeats, session.nick.folded
+    if not repeats.begin((nick, *session.former), command_id, session.link):
+        return
+    refusals, ack = session.refusals, None
+    try:
+        await obey(session, line)
+        if session.refusals == refusals:
+            ack = Ack(session.chat.log.position, session.chat.today(), command_id)
+    finally:  # the session may have ended on the way
+        if ack:
+            repeats.finish(nick, ack)
+            session.tell(ack)
+        else:
+            repeats.drop(nick, command_id)
 
 
 def number(text: str) -> int:

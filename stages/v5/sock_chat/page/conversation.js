@@ -155,7 +155,7 @@ export class Conversation {
   enter(nick, password) {
     const frames = this.door.enter(nick, password);
     if (this.connected) this.#send(frames);
-    else this.effects.push({ connect: true });
+    else if (this.door.busy) this.effects.push({ connect: true });
     this.changes.add("state");
   }
 

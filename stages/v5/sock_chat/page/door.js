@@ -11,6 +11,8 @@
 
 import { frame, newId } from "./text.js";
 
+const BAD_NICK = "Apodo no válido: de 1 a 24 letras, cifras, - o _; empieza por una letra.";
+
 /** A line as a frame. One with a brace would be taken for an object. @param {string} text */
 function line(text) {
   return text.startsWith("{") ? frame(newId(), text) : text;
@@ -35,6 +37,10 @@ export class Door {
   /** The person has filled in the form. Frames, if the server waits for them.
    * @param {string} nick @param {string} password */
   enter(nick, password) {
+    if (nick.startsWith("/")) { // it would be a command
+      this.alert = BAD_NICK;
+      return [];
+    }
     Object.assign(this, { nick, password, alert: "", busy: true });
     this.due = { nick: nick !== this.sentNick || this.asked !== "password", password: true };
     return this.#answer();
@@ -55,8 +61,10 @@ export class Door {
       this.greeted = true;
       return [];
     }
-    if (this.resuming && what === "password") this.due.nick = false;
-    if (this.resuming && what === "password") this.sentNick = this.nick;
+    if (this.resuming && what === "password") {
+      this.due.nick = false;
+      this.sentNick = this.nick;
+    }
     this.#forgetToken();
     this.asked = what;
     return this.#answer();

@@ -3,7 +3,7 @@
 import { arrange, byId, element, followArrows, isolated, keepOneStop, write } from "./elements.js";
 import { fold, hue, isolate, plural } from "./text.js";
 
-const MOST = 200; // people that are shown; the others are counted
+const MOST = 200; // people, and rooms, that are shown
 
 /** @typedef {import("./conversation.js").Conversation} Conversation */
 
@@ -37,7 +37,8 @@ export class Lists {
 
   /** @param {Conversation} chat */
   #showRooms(chat) {
-    const rooms = chat.rooms.filter(({ name }) => name !== chat.room);
+    const others = chat.rooms.filter(({ name }) => name !== chat.room);
+    const rooms = others.sort((one, other) => other.count - one.count).slice(0, MOST);
     if (chat.room) rooms.push({ name: chat.room, count: chat.people.count });
     rooms.sort((one, other) => (one.name < other.name ? -1 : 1));
     this.#fill(this.lists.rooms, rooms.map(({ name, count }) => {

@@ -1,9 +1,10 @@
-/** Private conversations: in memory only, and no more than MOST, so that nobody can fill it. */
+/** Private conversations: in memory only, and so few and short that nobody can fill it. */
 
 import { Timeline } from "./timeline.js";
 import { fold } from "./text.js";
 
-const MOST = 100;
+const MOST = 50;
+const MEMORY = 1_000; // entries of each
 
 /** @typedef {{nick: string, timeline: Timeline}} Private */
 
@@ -25,7 +26,7 @@ export class Privates {
   with(nick) {
     let found = this.all.get(fold(nick));
     if (!found) {
-      found = { nick, timeline: new Timeline() };
+      found = { nick, timeline: new Timeline(MEMORY) };
       this.all.set(fold(nick), found);
       if (this.all.size > MOST) this.#dropOldest();
     }

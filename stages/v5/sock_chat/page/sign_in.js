@@ -20,17 +20,18 @@ export class SignIn {
       event.preventDefault();
       const nick = this.nick.value.trim();
       if (!nick) this.nick.focus();
-      else if (this.button.ariaDisabled !== "true") handlers.enter(nick, this.password.value);
+      else if (this.button.getAttribute("aria-disabled") !== "true") handlers.enter(nick, this.password.value);
     });
   }
 
   /** @param {Conversation} chat */
-  show({ phase, door, asksPassword }) {
+  show({ phase, door, asksPassword, connected }) {
+    const busy = door.busy && connected; // otherwise it may be long, and another nick can be tried
     const asked = phase === "out" ? door.asked : "";
     const asksFor = asked === "password" || (door.busy && !this.field.hidden) ? "password" : "nick";
     this.field.hidden = asksFor !== "password";
-    this.button.setAttribute("aria-disabled", String(door.busy));
-    write(this.button, door.busy ? "Entrando…" : "Entrar");
+    this.button.setAttribute("aria-disabled", String(busy));
+    write(this.button, busy ? "Entrando…" : "Entrar");
     write(this.alert, door.alert);
     if (!this.nick.value) this.nick.value = door.nick;
     if (phase !== "out") this.password.value = "";

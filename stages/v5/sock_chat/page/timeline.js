@@ -3,7 +3,7 @@
  * shown: first what is settled, then the reader's own lines that nobody has acknowledged yet. The
  * server acknowledges in the order of the room, so a line that is settled stays where it stands.
  *
- * Only the newest MEMORY entries are kept. `base` is the number of the oldest; numbers of entries
+ * Only the newest entries are kept. `base` is the number of the oldest; numbers of entries
  * do not change when others go or older ones come.
  *
  * @typedef {object} Entry
@@ -18,10 +18,11 @@
  */
 
 const MEMORY = 10_000;
-const SLACK = 1_000; // entries beyond, so that the oldest go many at a time
 
 export class Timeline {
-  constructor() {
+  /** @param {number} [memory] entries that are kept; a tenth more, so that many go at a time */
+  constructor(memory = MEMORY) {
+    this.memory = memory;
     /** @type {Entry[]} */
     this.settled = [];
     /** @type {Entry[]} */
@@ -56,9 +57,10 @@ export class Timeline {
     }
     if (entry.position !== undefined) this.oldest = Math.min(this.oldest, entry.position);
     this.settled.push(entry);
-    if (this.settled.length > MEMORY + SLACK) {
-      this.settled.splice(0, SLACK);
-      this.base += SLACK;
+    if (this.settled.length > this.memory * 1.1) {
+      const excess = this.settled.length - this.memory;
+      this.settled.splice(0, excess);
+      this.base += excess;
       this.truncated = true;
       this.oldest = this.settled.find((each) => each.position)?.position ?? Infinity;
     }

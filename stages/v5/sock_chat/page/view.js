@@ -7,6 +7,7 @@ import { isolate, plural } from "./text.js";
 /** @typedef {import("./conversation.js").Conversation} Conversation
  * @typedef {import("./connection.js").Connection} Connection */
 
+const WIDE = "(min-width: 56rem)"; // as in layout.css: the panel lies over nothing
 const TITLE = "sock_chat";
 
 export class View {
@@ -28,6 +29,7 @@ export class View {
     this.panelButton = byId("panel-button");
     this.status = byId("connection");
     this.panelButton.addEventListener("click", () => this.#setPanel(!this.panel.dataset.open));
+    matchMedia(WIDE).addEventListener("change", close);
     byId("back").addEventListener("click", () => handlers.open());
     byId("leave").addEventListener("click", () => { close(); handlers.leave(); });
     byId("retry").addEventListener("click", () => handlers.retry());
@@ -127,6 +129,7 @@ export class View {
     if (open) this.panel.dataset.open = "true";
     else delete this.panel.dataset.open;
     this.panelButton.setAttribute("aria-expanded", String(open));
+    byId("talk").inert = open;
     if (open) this.panel.querySelector("button[tabindex='0'], input")?.focus();
   }
 }
