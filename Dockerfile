@@ -11,16 +11,19 @@ COPY LICENSE README.md pyproject.toml setup.cfg ./
 COPY lowlevel lowlevel
 COPY stages/v5/sock_chat stages/v5/sock_chat
 RUN pip wheel --no-cache-dir --wheel-dir /wheels '.[chat]'
+# Without pip: what runs there installs nothing. The bytecode is compiled now, since whoever runs it
+# cannot write there, and would compile it at every start.
+RUN python -m venv --without-pip /opt/sock-chat \
+    && pip --python /opt/sock-chat install --no-cache-dir --no-index /wheels/*.whl
 
 FROM docker.io/library/python:3.13-slim
 LABEL org.opencontainers.image.title="sock_chat" \
       org.opencontainers.image.description="Chat server with names, rooms, commands and history" \
       org.opencontainers.image.licenses="MIT"
-# The bytecode is compiled now: whoever runs it cannot write there, and would do it at every start.
-RUN --mount=type=bind,from=wheels,source=/wheels,target=/wheels \
-    pip install --no-cache-dir --no-index --root-user-action=ignore /wheels/*.whl \
-    && install -d -o 10001 -g 10001 -m 700 /data
-ENV SOCK_CHAT_HOST=0.0.0.0 \
+COPY --from=wheels /opt/sock-chat /opt/sock-chat
+RUN install -d -o 10001 -g 10001 -m 700 /data
+ENV PATH=/opt/sock-chat/bin:$PATH \
+    SOCK_CHAT_HOST=0.0.0.0 \
     SOCK_CHAT_DB=/data/sock_chat.db
 VOLUME /data
 # A number, so that an orchestrator can see that it is not root; with its group, or that is root's.

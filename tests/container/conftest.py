@@ -51,6 +51,14 @@ def environment() -> dict[str, str]:
     return {**os.environ, "CONTAINERS_CONF": str(HERE / "containers.conf")}
 
 
+def packed_project() -> bytes:
+    """What git tracks, as a clone has it: a tar archive."""
+    files = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True)
+    pack = ["tar", "--create", "--null", "--files-from=-"]
+    tar = subprocess.run(pack, cwd=ROOT, input=files.stdout, capture_output=True, check=True)
+    return tar.stdout
+
+
 @pytest.fixture(scope="session")
 def image() -> str:
     """The name of the image."""
@@ -84,6 +92,8 @@ def run(image: str) -> Iterator[Run]:
                 asks=True,
             )
             server.name = name
+            # It accepts sooner than it handles signals, and those are lost on process 1 until then.
+            server.log.wait(lambda line: line.startswith("Servidor chat iniciado en "))
             servers.append(stack.enter_context(server))
             return server
 

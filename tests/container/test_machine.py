@@ -15,7 +15,7 @@ import trustme
 
 from benchmarks.harness.files import ROOT
 from benchmarks.harness.process import wait_until
-from tests.container.conftest import BUILD_TIME, HERE, environment, podman
+from tests.container.conftest import BUILD_TIME, HERE, environment, packed_project, podman
 
 pytestmark = pytest.mark.container
 
@@ -89,14 +89,10 @@ def machine(image: str) -> Iterator[Machine]:
 
 
 def copy_project(name: str) -> None:
-    """What git tracks, as a clone has it."""
-    files = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True)
-    pack = ["tar", "--null", "--files-from=-", "--create"]
-    tar = subprocess.run(pack, cwd=ROOT, input=files.stdout, capture_output=True, check=True)
     unpack = "mkdir /root/sock_chat && tar -x -C /root/sock_chat"
     subprocess.run(
         ["podman", "exec", "-i", name, "sh", "-c", unpack],
-        input=tar.stdout,
+        input=packed_project(),
         env=environment(),
         check=True,
     )

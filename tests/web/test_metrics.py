@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import random
 import re
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -26,6 +28,7 @@ from sock_chat.link import Kind, Reason
 from sock_chat.metrics import CONTENT_TYPE, METRICS, PREFIX, exposition
 from sock_chat.server import Server
 from sock_chat.services import Check
+from sock_chat.tls import Layer
 from tests.chat.certificates import Certificates
 from tests.chat.conftest import QUESTION, Serve
 from tests.chat.conftest import serve as serve
@@ -362,6 +365,31 @@ def test_over_http(serve: Serve) -> None:
                 b"X-Forwarded-For: 192.0.2.1\r\n\r\n"
             )
             assert proxy.makefile("rb").readline().split()[1] == b"%d" % status
+
+
+@pytest.mark.parametrize("door", [0, 1], ids=["lines", "web"])
+def test_what_tls_takes_goes_with_the_connection(running: Running, door: int) -> None:
+    """OpenSSL's memory is not seen by the garbage collector, which would leave it for long."""
+    context = ssl._create_unverified_context()
+    gc.collect()
+    gc.disable()
+    try:
+        with socket.create_connection(running.address(door), DEADLINE) as raw:
+            sock = context.wrap_socket(raw)
+            sock.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n" if door else b"ana\n")
+            assert sock.recv(1)
+            sock.close()
+        for data in (b"", b"junk junk\n", b"\x16\x03\x01\x02\x00\x01"):
+            Peer(running.address(door)).send(data)
+        wait_until(lambda: running.server.counters.tls_handshakes == 4, "four handshakes")
+        for connection in running.do(lambda: list(running.server.connections)):
+            running.do(partial(connection.abort, Reason.NO_TLS))
+        del connection
+        wait_until(lambda: not running.server.connections, "connections that have not ended")
+        assert not [each for each in gc.get_objects() if isinstance(each, Layer)]
+    finally:
+        gc.enable()
+    assert running.server.counters.tls_failures == 3
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from __future__ import annotations
 import ssl
 from contextlib import suppress
 
-from sock_chat.connection import Connection
+from sock_chat.connection import Connection, drop
 from sock_chat.link import Kind, Reason
 from sock_chat.owner import Owner
 from sock_chat.tcp import LineConnection
@@ -100,9 +100,12 @@ class Tls(Connection):
         return self._dialogue is not None and self._reason is None
 
     def connection_lost(self, error: Exception | None) -> None:
-        if self._layer.tls.version() is None:  # there is none until the handshake is over
-            self._owner.chat.counters.tls_failures += 1
+        if self._send == self._encrypt and self._layer.tls.version() is None:
+            self._owner.chat.counters.tls_failures += 1  # it had begun, and was not over
         super().connection_lost(error)
+        # The garbage collector would come late: it does not see how much of OpenSSL's hangs on it.
+        self._send = drop
+        del self._layer
 
     def _shut(self) -> None:
         with suppress(ssl.SSLError):  # it has been sent, and the peer's has not come

@@ -127,6 +127,9 @@ def test_private_messages_have_a_place_of_their_own(server: Server, visit: Open)
     carlos.lines("bea dice: a todos")
     shows(ana, ("bea", "solo para ti"), ("ana", "gracias"))
     shows(bea, ("bea", "a todos"))
+    bea.button(re.compile("^ana, 1 sin leer")).click()
+    shows(bea, ("bea", "solo para ti"), ("ana", "gracias"))
+    expect(bea.pending()).to_have_count(0)
 
 
 @pytest.mark.long

@@ -38,6 +38,7 @@ export class Connection {
     this.answerTimer = 0;
     this.patient = false; // the server has said that it waits itself
     addEventListener("online", () => this.#wake());
+    addEventListener("offline", () => this.#probe());
     document.addEventListener("visibilitychange", () => {
       if (!document.hidden) this.#wake();
     });
@@ -100,12 +101,14 @@ export class Connection {
   }
 
   #wake() {
-    if (this.state === "waiting") {
-      this.connect();
-    } else if (this.state === "open" && !this.patient) {
-      this.#expect(PROBE_TIME);
-      this.handlers.probe();
-    }
+    if (this.state === "waiting") this.connect();
+    else this.#probe();
+  }
+
+  #probe() {
+    if (this.state !== "open" || this.patient) return;
+    this.#expect(PROBE_TIME);
+    this.handlers.probe();
   }
 
   /** @param {number} seconds */

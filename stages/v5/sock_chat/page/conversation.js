@@ -83,10 +83,16 @@ export class Conversation {
     return this.timeline.unread + this.privates.unread;
   }
 
+  /** Whether the room is to be told from the known position on: after a reload, too, when lines are
+   * on their way that may have been said. */
+  get goesOn() {
+    return !this.fresh || this.outbox.said.length > 0;
+  }
+
   /** The query of the WebSocket's address. */
   get query() {
     const query = new URLSearchParams();
-    if (!this.fresh) {
+    if (this.goesOn) {
       query.set("since", String(this.known));
       query.set("epoch", this.epoch);
     }

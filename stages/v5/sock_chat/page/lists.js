@@ -103,7 +103,7 @@ export class Lists {
       button.replaceChildren(row.name);
       const aside = row.note ?? row.tally;
       if (row.unread) button.append(element("span", "badge", String(row.unread)));
-      else if (aside) button.append(element("span", "tally", String(aside)));
+      else if (aside !== undefined && aside !== "") button.append(element("span", "tally", String(aside)));
       return item;
     });
     arrange(list, items);

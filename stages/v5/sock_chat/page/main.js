@@ -5,6 +5,7 @@ import { Connection } from "./connection.js";
 import { Conversation } from "./conversation.js";
 import { Log } from "./log.js";
 import * as memory from "./memory.js";
+import { EARLIER } from "./reception.js";
 import { SignIn } from "./sign_in.js";
 import { ask, command, excess, retry, submit } from "./speech.js";
 import { View } from "./view.js";
@@ -13,7 +14,7 @@ const POLL = 45_000; // milliseconds after which the rooms are asked for
 const SOON = 2_000; // after somebody has come or gone
 const PER_PERSON = 50; // and longer where there are many, who would all ask
 const SAVED = 250; // after a message
-const HIDDEN_FRAME = 200; // milliseconds; a page that nobody sees is not drawn
+const LATEST = 200; // after a change: a page that nobody sees has no frames, but a title
 
 const kept = memory.load();
 const chat = new Conversation(kept, Date.now);
@@ -52,9 +53,12 @@ const view = new View({
   reenter: () => act(() => chat.reenter()),
 });
 const log = new Log({
-  retry: (entry) => act(() => retry(chat, entry)),
+  retry: (entry) => act(() => {
+    retry(chat, entry);
+    composer.focus(); // the button goes
+  }),
   attended: (attended) => act(() => chat.attend(attended)),
-  earlier: () => act(() => ask(chat, "/history 200")),
+  earlier: () => act(() => ask(chat, EARLIER)),
 });
 const composer = new Composer({
   submit: (text) => {
@@ -90,8 +94,8 @@ function act(change) {
   if (chat.changes.has("members")) askRooms(SOON + PER_PERSON * chat.people.count * Math.random());
   if (chat.changes.size && !drawing) {
     drawing = true;
-    if (document.hidden) setTimeout(draw, HIDDEN_FRAME);
-    else requestAnimationFrame(draw);
+    requestAnimationFrame(draw);
+    setTimeout(draw, LATEST);
   }
 }
 
@@ -139,7 +143,6 @@ function askRooms(delay) {
 }
 
 addEventListener("pagehide", saveNow);
-document.addEventListener("visibilitychange", draw); // there are no frames while it is hidden
 setInterval(() => askRooms(0), POLL);
 composer.restore(kept.draft ?? "");
 act(() => {

@@ -12,6 +12,7 @@ import { ask } from "./speech.js";
 import { Timeline } from "./timeline.js";
 import { fold, isolate } from "./text.js";
 
+export const EARLIER = "/history 200"; // as many as the server gives
 const RECENT = 20; // messages that the server shows a newcomer
 const GAP = "Faltan mensajes: hubo más de los que se guardan.";
 const LOST = "No se sabe si ha llegado.";
@@ -42,6 +43,7 @@ const HANDLERS = {
   welcome(chat, event) {
     const { nick, room, epoch, position, history, gap } = event;
     const returns = !chat.online;
+    const goesOn = returns && chat.goesOn; // the history begins where the page knew the room to
     const same = room === chat.room && !chat.fresh;
     const continues = epoch === chat.epoch && position >= chat.known;
     const news = history.filter((/** @type {Said} */ { position: at }) => at > chat.known);
@@ -75,6 +77,7 @@ const HANDLERS = {
     chat.people.reset(event.members, event.count);
     chat.effects.push({ settled: true });
     chat.changes.add("state").add("place").add("members").add("rooms").add("privates");
+    if (goesOn && !(same && continues)) ask(chat, EARLIER);
     ask(chat, "/rooms");
     chat.save();
   },
@@ -139,7 +142,8 @@ const HANDLERS = {
 
   history(chat, { messages }) {
     const entries = messages.map((/** @type {Said} */ said) => entry(chat, said));
-    if (!chat.timeline.prepend(entries) && !chat.outbox.answer()?.quiet) {
+    const command = chat.outbox.answer();
+    if (!chat.timeline.prepend(entries) && !command?.quiet) {
       chat.tell("notice", ALL_SEEN, chat.timeline);
     }
     chat.changes.add("entries");

@@ -130,6 +130,6 @@ export class View {
     else delete this.panel.dataset.open;
     this.panelButton.setAttribute("aria-expanded", String(open));
     byId("talk").inert = open;
-    if (open) this.panel.querySelector("button[tabindex='0'], input")?.focus();
+    if (open) this.panel.querySelector("button")?.focus();
   }
 }
