@@ -248,7 +248,7 @@ def test_a_server_whose_database_cannot_be_used_says_so_in_one_line(
     path = tmp_path / "folder" / "chat.db"
     path.parent.mkdir()
     prepare(path)
-    command = [sys.executable, "stages/v5/server.py", "--port", "0", "--db", str(path)]
+    command = [sys.executable, "stages/v5/server.py", "--port", "0", "--no-web", "--db", str(path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=15)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == f"No se puede usar {path}: {reason}\n"
@@ -261,7 +261,7 @@ def test_a_database_that_cannot_be_written(place: str, tmp_path: Path) -> None:
     if place == "file":
         History(path).close()
     (path if place == "file" else path.parent).chmod(0o500)
-    command = [sys.executable, "stages/v5/server.py", "--port", "0", "--db", str(path)]
+    command = [sys.executable, "stages/v5/server.py", "--port", "0", "--no-web", "--db", str(path)]
     if os.geteuid() == 0:  # whom permissions do not stop, by this capability
         command = ["setpriv", "--bounding-set", "-dac_override", *command]
         if not shutil.which("setpriv"):
