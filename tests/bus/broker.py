@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +126,8 @@ class Link:
             asyncio.ensure_future(self.pump(there, writer)),
         ]
         self.tasks |= set(pumps)
-        await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
+        with suppress(asyncio.CancelledError):
+            await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
         for each in (writer, back):
             each.transport.abort()
             self.writers.discard(each)
@@ -138,7 +140,7 @@ class Link:
                 await self.passes.wait()  # a black hole takes all, and gives nothing
                 writer.write(data)
                 await writer.drain()
-        except OSError:
+        except (OSError, asyncio.CancelledError):
             pass
 
     def cut(self) -> None:

@@ -8,8 +8,8 @@ from __future__ import annotations
 import json
 import sys
 
-from sock_chat import __main__, bus
+from sock_chat import __main__, intervals
 
 if __name__ == "__main__":
-    bus.INTERVALS = bus.INTERVALS._replace(**json.loads(sys.argv.pop(1)))
+    intervals.INTERVALS = intervals.INTERVALS._replace(**json.loads(sys.argv.pop(1)))
     sys.exit(__main__.main())

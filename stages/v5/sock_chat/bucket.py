@@ -12,13 +12,14 @@ import asyncio
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 
-import nats.errors
 from nats.aio.msg import Msg
 from nats.js.errors import APIError, NotFoundError, ServiceUnavailableError
 
 from sock_chat.bus import Bus
 from sock_chat.limits import Recent
+from sock_chat.stream_reader import FAILURES
 
 WRONG_LAST_SEQUENCE = 10071
 OPERATION = "KV-Operation"
@@ -44,7 +45,8 @@ class Bucket:
         self._watchers[kind] = changed
 
     async def load(self) -> None:
-        await self._reader.catch_up(await self._reader.restart(last_of_each=True))
+        restart = partial(self._reader.restart, last_of_each=True)
+        await self._reader.catch_up(await self._bus.insist(restart))
 
     def _read(self, sequence: int, message: Msg) -> None:
         key = message.subject.removeprefix(self._bus.subjects.keys)
@@ -84,7 +86,7 @@ class Bucket:
             except APIError as error:
                 if error.err_code == WRONG_LAST_SEQUENCE:
                     return await self._compare(key, value)
-            except (nats.errors.Error, asyncio.TimeoutError):
+            except FAILURES:
                 self._bus.recover()
             else:
                 await self._reader.reach(ack.seq)
@@ -102,7 +104,7 @@ class Bucket:
         subject = self._bus.subjects.keys + key
         while True:
             await self._bus.wait()
-            with suppress(nats.errors.TimeoutError, nats.errors.NoRespondersError):
+            with suppress(*FAILURES):
                 try:
                     last = await self._bus.api.get_last_msg(self._bus.subjects.bucket, subject)
                 except NotFoundError:
@@ -114,7 +116,7 @@ class Bucket:
                 assert last.seq
                 await self._reader.reach(last.seq)
                 removed = (last.headers or {}).get(OPERATION) in DELETED
-                if value == (None if removed else last.data):
+                if value == (None if removed else last.data or b""):
                     return last.seq
                 raise Conflict
             await asyncio.sleep(self._bus.intervals.retry)

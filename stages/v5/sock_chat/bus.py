@@ -13,42 +13,33 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import Any, TypeVar
 
 import nats.errors
 from nats.aio.client import Client
 from nats.js.api import DiscardPolicy, StorageType, StreamConfig, StreamInfo
 from nats.js.client import JetStreamContext
-from nats.js.errors import APIError
+from nats.js.errors import APIError, ServiceUnavailableError
 
+from sock_chat.intervals import Intervals
 from sock_chat.store import StoreError
-from sock_chat.stream_reader import StreamReader
+from sock_chat.stream_reader import FAILURES, StreamReader
 from sock_chat.wire import Subjects
 
+NOT_NOW = (
+    ServiceUnavailableError,
+    nats.errors.TimeoutError,
+    nats.errors.NoRespondersError,
+    OSError,
+)
 NAME_IN_USE = 10058  # JetStream's error: there is such a stream, with another configuration
 MSG_TTL_SINCE = (2, 11)  # nats-server
 DUPLICATE_WINDOW = 120.0
 MAX_SILENCE = 2.5  # heartbeats
 
-
-class Intervals(NamedTuple):
-    """In seconds. Away is noticed within 5 s: see `ping` and `heartbeat`."""
-
-    connect: float = 4.0  # at the start, then it gives up
-    ping: float = 1.0
-    heartbeat: float = 1.0
-    answer: float = 1.0  # what NATS is waited for
-    grace: float = 1.0  # an outage that nobody hears of
-    retry: float = 0.25
-    renew: float = 5.0  # the lease
-    lease: float = 20.0
-    members: float = 3.0  # what others are waited for at the start
-    resume: float = 60.0  # for which a session can be gone on with
-
-
-INTERVALS = Intervals()
+T = TypeVar("T")
 
 
 class Bus:
@@ -94,7 +85,7 @@ class Bus:
             self.is_away = self.is_recovering = False
             self._returned.set()
             return await self.api.stream_info(self.subjects.stream)
-        except (OSError, ValueError, nats.errors.Error, asyncio.TimeoutError) as error:
+        except (*FAILURES, ValueError) as error:
             await self._close_client()
             reason = self._error or str(error) or f"no responde en {seconds:g} s"
             raise StoreError(f"No se puede usar el bus {self._servers[0]}: {reason}") from None
@@ -137,7 +128,7 @@ class Bus:
         """Make a stream, or make one that is there as we want it."""
         assert config.name
         while True:
-            with suppress(nats.errors.TimeoutError, nats.errors.NoRespondersError):
+            with suppress(*NOT_NOW):
                 try:
                     await self.api.add_stream(config)
                 except APIError as error:
@@ -173,6 +164,14 @@ class Bus:
             context = {"message": "task", "exception": error}
             task.get_loop().call_exception_handler(context)
 
+    async def insist(self, call: Callable[[], Awaitable[T]]) -> T:
+        """Ask NATS until it answers, however often."""
+        while True:
+            await self.wait()
+            with suppress(*FAILURES):
+                return await call()
+            await asyncio.sleep(self.intervals.retry)
+
     async def wait(self) -> None:
         """Until NATS is back."""
         await self._returned.wait()
@@ -198,7 +197,7 @@ class Bus:
         asyncio.get_running_loop().call_later(self.intervals.grace, self._say_away, began)
         self._began = began
         while True:
-            with suppress(nats.errors.Error, asyncio.TimeoutError, OSError):
+            with suppress(*FAILURES):
                 for reader in self._readers:
                     await asyncio.wait_for(self._read_on(reader), 4 * self.intervals.answer)
                 break

@@ -12,7 +12,6 @@ from math import ceil
 from typing import NamedTuple
 
 import msgspec
-import nats.errors
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
@@ -24,6 +23,7 @@ from sock_chat.jetstream_log import JetStreamLog
 from sock_chat.limits import Recent, party
 from sock_chat.names import Nick
 from sock_chat.services import Ban, Holder
+from sock_chat.stream_reader import FAILURES
 from sock_chat.wire import BanValue, decode_ban, encode, to_ascii
 
 KIND = "ban"
@@ -78,7 +78,7 @@ class BusPeople:
     async def listen(self, lease: str) -> None:
         """Do what other servers ask for."""
         if self._subscription:
-            with suppress(nats.errors.Error):
+            with suppress(*FAILURES):
                 await self._subscription.unsubscribe()
         subject = self._bus.subjects.to(lease)
         self._subscription = await self._bus.client.subscribe(subject, cb=self._obey)
@@ -131,7 +131,7 @@ class BusPeople:
         subject, data = self._bus.subjects.to(who[0]), encode(request)
         while (held := self._names.claims.find(nick)) and held.who == who:
             await self._bus.wait()
-            with suppress(nats.errors.Error):
+            with suppress(*FAILURES):
                 reply = await self._bus.client.request(subject, data, timeout=ANSWER_TIME)
                 done(reply.data == YES)
                 return

@@ -10,15 +10,17 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime, timezone
 
-from sock_chat import bus, names
+from sock_chat import intervals, names
 from sock_chat.bucket import Bucket
-from sock_chat.bus import Bus, Intervals
+from sock_chat.bus import Bus
 from sock_chat.bus_accounts import BusAccounts, remove_account
 from sock_chat.bus_names import BusNames
 from sock_chat.bus_people import BusPeople
 from sock_chat.config import Config
 from sock_chat.counters import Counters
 from sock_chat.events import Notice
+from sock_chat.intervals import Intervals
+from sock_chat.introduction import Introduction
 from sock_chat.jetstream_log import JetStreamLog
 from sock_chat.lease import Leases
 from sock_chat.store import Post, StoreError
@@ -37,14 +39,14 @@ class BusStorage:
         later: Callable[[float, Callable[[], None]], object],
         report: Callable[[str], None],
         counters: Counters,
-        intervals: Intervals | None = None,
+        chosen: Intervals | None = None,
     ):
         self._config = config
         self._report = report
         self._bus = Bus(
             config.bus,
             Subjects(config.bus_name),
-            intervals or bus.INTERVALS,
+            chosen or intervals.INTERVALS,
             self._away,
             self._back,
         )
@@ -56,6 +58,7 @@ class BusStorage:
             self._bus, self._bucket, self.log, self.names, time.monotonic, time.time
         )
         self.log.numbers = self.names.clients
+        self._introduction = Introduction(self._bus, self.log.replica)
         self._leases = Leases(self._bus, self._bucket, self.log.replica, self.names.clear)
         self.names.leases = self._leases
 
@@ -67,25 +70,32 @@ class BusStorage:
         """Come to know the others, and to be known. Raises StoreError."""
         await self.log.open(self._config.keep, self._config.bus_replicas)
         try:
-            await asyncio.wait_for(self._begin(), self._bus.intervals.lease)
+            await asyncio.wait_for(self._begin(), self._bus.intervals.start)
         except asyncio.TimeoutError:
             raise StoreError(f"El bus {self._config.bus[0]} no responde") from None
+        if not self.log.replica.knows_all:
+            self._report("Espera a otros servidores, que no responden, o a que se den por muertos.")
+            await self._leases.bury()
+        await self.log.introduced()
+        await self._leases.open()
 
     async def _begin(self) -> None:
         await self._bucket.load()
-        replica = self.log.replica
-        for lease in self._leases.others():
-            if await self._leases.has_ended(lease):
-                replica.ended[lease] = {}
-            else:
-                replica.adopt(lease)
+        replica, others = self.log.replica, self._leases.others()
         await self._leases.take()
         await self.people.listen(self._leases.own)
+        if state := await self._introduction.ask(list(others), self.log.end):
+            self.log.load(state)
+        else:
+            for lease, is_open in others.items():
+                if await self._leases.has_ended(lease):
+                    replica.ended[lease] = {}
+                else:
+                    replica.adopt(lease, known=not is_open)
         await self.log.start(self._leases.own)
+        await self._introduction.listen(self._leases.own, lambda: self.log.sequence)
         self._bus.start()
         self._leases.start()
-        with suppress(asyncio.TimeoutError):  # they tell it when they can
-            await asyncio.wait_for(self.log.introduced(), self._bus.intervals.members)
 
     async def finish(self, timeout: float) -> None:
         """All sessions have been stopped: have the others know it."""
@@ -124,6 +134,7 @@ class BusStorage:
     async def _renew(self) -> None:
         await self._leases.take()
         await self.people.listen(self._leases.own)
+        await self._introduction.listen(self._leases.own, lambda: self.log.sequence)
         self.log.write()
 
 
@@ -136,7 +147,7 @@ def forget_on_bus(config: Config) -> str | None:
 
     async def forget(folded: str) -> bool:
         subjects = Subjects(config.bus_name)
-        connection = Bus(config.bus, subjects, bus.INTERVALS, lambda: None, lambda: None)
+        connection = Bus(config.bus, subjects, intervals.INTERVALS, lambda: None, lambda: None)
         await connection.connect(config.keep, config.bus_replicas)
         bucket = Bucket(connection)
         await bucket.load()

@@ -33,6 +33,7 @@ from sock_chat.wire import (
     Evicted,
     Message,
     Started,
+    State,
     Turned,
     decode_message,
     said,
@@ -79,26 +80,38 @@ class JetStreamLog:
         self._reader = bus.reader(bus.subjects.stream, self._read)
 
     async def open(self, keep: int, replicas: int) -> None:
+        """Find the stream. Raises StoreError."""
         info = await self._bus.connect(keep, replicas)
         self.epoch = info.config.description or ""
-        self._begin = info.state.last_seq + 1
-        first = max(info.state.first_seq, self._begin - PRELOAD, 1)
+        stream = info.state
+        self._begin = stream.last_seq + 1
+        first = max(stream.first_seq, self._begin - PRELOAD, 1)
         self._reader.last = first - 1
-        older = self._reader.last * POSITIONS + MAX_ENTRIES
-        self._tails = Tails(older if info.state.messages else 0)
-        self.position = info.state.last_seq * POSITIONS + MAX_ENTRIES
+        self._tails = Tails(self._reader.last * POSITIONS + MAX_ENTRIES if stream.messages else 0)
+        self.position = stream.last_seq * POSITIONS + MAX_ENTRIES
+
+    @property
+    def end(self) -> int:
+        """Of the stream, when it was found."""
+        return self._begin - 1
+
+    def load(self, state: State) -> None:
+        """Go on from what another server has read."""
+        for turn in self.replica.load(state, self._today()):
+            self._deliver(turn)
+        self._begin = state.sequence + 1
 
     async def start(self, lease: str) -> None:
         """Read what there is, and write under this lease."""
         await self._outbox.start()
         self.begin(lease)
         self.write()
-        await self._reader.catch_up(await self._reader.restart())
+        await self._reader.catch_up(await self._bus.insist(self._reader.restart))
 
     def begin(self, lease: str) -> None:
         """What is said from now on is said under this lease, as soon as write() is called."""
         self.lease = lease
-        self.replica.adopt(lease, own=True)
+        self.replica.adopt(lease, known=True, number=0)
         self._outbox.begin(lease)
 
     @property

@@ -11,18 +11,20 @@ lease is the first to do it; the others give it time.
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
-import nats.errors
-from nats.js.errors import APIError
+from nats.js.errors import NotFoundError
 
 from sock_chat.bucket import Bucket, Conflict
 from sock_chat.bus import Bus
 from sock_chat.replica import Replica
+from sock_chat.stream_reader import FAILURES
 from sock_chat.wire import Ended, encode
 
 KIND = "lease"
@@ -84,12 +86,15 @@ class Leases:
         self._replica = replica
         self._clear = clear
         self._watch = Watch(bus.intervals.renew, bus.intervals.lease)
+        self._ready: dict[str, str] = {}  # the process of each; empty while it starts
+        self._process = ""
         self._ending: set[str] = set()
-        self._renewal: asyncio.Task[None] | None = None
         bucket.watch(KIND, self._changed)
 
     def _changed(self, lease: str, value: bytes | None, revision: int) -> None:
+        self._ready[lease] = (value or b"").decode()
         if value is None:
+            del self._ready[lease]
             self._watch.removed(lease)
             self._replica.forget(lease)
         else:
@@ -98,8 +103,17 @@ class Leases:
     def is_there(self, lease: str) -> bool:
         return lease in self._watch.leases
 
-    def others(self) -> list[str]:
-        return [lease for lease in self._watch.leases if lease != self.own]
+    def others(self) -> dict[str, bool]:
+        """Their leases, and whether each may have clients."""
+        return {each: process != "" for each, process in self._ready.items() if each != self.own}
+
+    async def bury(self) -> None:
+        """End the leases of those who are known to be dead: processes of this very machine."""
+        for lease, process in list(self._ready.items()):
+            if process and process.split()[:2] == this_process().split()[:2]:
+                pid = process.split()[2]
+                if process != this_process(pid):
+                    await self._end(lease)
 
     def renounce(self) -> str:
         """From now on this server has another lease, which it has to take()."""
@@ -108,8 +122,14 @@ class Leases:
         return self.own
 
     async def take(self) -> None:
-        await self._bucket.put(KIND, self.own, b"", after=0)
+        await self._bucket.put(KIND, self.own, self._process.encode(), after=0)
         self.taken.set()
+
+    async def open(self) -> None:
+        """From now on there may be clients."""
+        self._process = this_process()
+        with suppress(Conflict):
+            await self._bucket.put(KIND, self.own, self._process.encode())
 
     def start(self) -> None:
         self._watch.begin(time.monotonic())
@@ -123,7 +143,7 @@ class Leases:
         while True:
             await asyncio.sleep(self._bus.intervals.renew)
             with suppress(Conflict):  # it has been ended; the stream says so
-                await self._bucket.put(KIND, self.own, b"")
+                await self._bucket.put(KIND, self.own, self._process.encode())
                 for lease in self._watch.judge(self.own, time.monotonic()):
                     if lease not in self._ending:
                         self._ending.add(lease)
@@ -132,14 +152,15 @@ class Leases:
     async def has_ended(self, lease: str) -> bool:
         """Whether its end stands in the stream."""
         subjects = self._bus.subjects
-        while True:
-            with suppress(nats.errors.TimeoutError, nats.errors.NoRespondersError):
-                try:
-                    await self._bus.api.get_last_msg(subjects.stream, subjects.end(lease))
-                except APIError:
-                    return False
-                return True
-            await asyncio.sleep(self._bus.intervals.retry)
+
+        async def look() -> bool:
+            try:
+                await self._bus.api.get_last_msg(subjects.stream, subjects.end(lease))
+            except NotFoundError:
+                return False
+            return True
+
+        return await self._bus.insist(look)
 
     async def _end(self, lease: str) -> None:
         try:
@@ -157,6 +178,18 @@ class Leases:
         subject, headers = self._bus.subjects.end(lease), {"Nats-Msg-Id": f"end-{lease}"}
         while lease not in self._replica.ended:
             await self._bus.wait()
-            with suppress(nats.errors.Error):
+            with suppress(*FAILURES):
                 await self._bus.api.publish(subject, encode(Ended(lease)), headers=headers)
             await asyncio.sleep(self._bus.intervals.retry)
+
+
+def this_process(pid: str = "self") -> str:
+    """Which it is, of all processes of all machines at all times: the boot, the PID namespace, and
+    there the PID and when it began. Empty: there is none."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        number, _, rest = Path(f"/proc/{pid}/stat").read_text().partition(" (")
+        began = rest.rpartition(")")[2].split()[19]
+        return f"{boot} {os.stat('/proc/self/ns/pid').st_ino} {number} {began}"
+    except OSError:
+        return ""

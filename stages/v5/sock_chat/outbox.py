@@ -18,12 +18,12 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-import nats.errors
 from nats.aio.msg import Msg
 
 from sock_chat.bus import Bus
 from sock_chat.log import Author, Speaker, Turn
 from sock_chat.packing import Packer, Parcel, without_messages
+from sock_chat.stream_reader import FAILURES
 from sock_chat.wire import Numbered, Person, decode_answer
 
 WINDOW = 256  # messages under way
@@ -178,7 +178,7 @@ class Outbox:
         while True:
             await self._written.wait()
             self._written.clear()
-            with suppress(nats.errors.Error):  # the bus sees to it
+            with suppress(*FAILURES):  # the bus sees to it
                 await self._send_queue()
 
     async def _send_queue(self) -> None:

@@ -32,6 +32,7 @@ from sock_chat.wire import (
     Person,
     RenamedEntry,
     Started,
+    State,
     Turned,
     to_event,
 )
@@ -74,10 +75,21 @@ class Replica:
     def knows_all(self) -> bool:
         return all(peer.known for peer in self._peers.values())
 
-    def adopt(self, lease: str, own: bool = False) -> None:
-        """There is such a lease. own: it has written nothing yet."""
+    def adopt(self, lease: str, known: bool, number: int | None = None) -> None:
+        """There is such a lease. known: nobody has come in by it so far."""
         if lease not in self.ended:
-            self._peers.setdefault(lease, Peer(0 if own else None, own))
+            self._peers.setdefault(lease, Peer(number, known))
+
+    def load(self, state: State, now: datetime) -> list[Turn]:
+        """Begin with what another server knows."""
+        self.ended = {lease: {} for lease in state.ended}
+        turns: list[Turn] = []
+        for part in state.peers:
+            peer = self._peers.setdefault(part.lease, Peer(part.number, part.known))
+            peer.evicted.update(part.evicted)
+            peer.people.update({each.author: each for each in part.people})
+            turns += self._enter(part.lease, part.people, now)
+        return turns
 
     def room(self, lease: str, author: int) -> str | None:
         """Where somebody is, or was when his lease ended."""
@@ -147,12 +159,16 @@ class Replica:
         old, peer.people, peer.parts, peer.known = peer.people, named, [], True
         gone = [each for number, each in old.items() if named.get(number) != each]
         turns = self._leave(lease, gone, now)
-        for room, people in _by_room(
-            [each for number, each in named.items() if old.get(number) != each]
-        ):
-            joined = [(self._author(lease, each.author), Joined(each.nick)) for each in people]
-            turns.append(Turn(room, now, joined))
-        return turns
+        come = [each for number, each in named.items() if old.get(number) != each]
+        return [*turns, *self._enter(lease, come, now)]
+
+    def _enter(self, lease: str, people: Iterable[Person], now: datetime) -> list[Turn]:
+        return [
+            Turn(
+                room, now, [(self._author(lease, each.author), Joined(each.nick)) for each in come]
+            )
+            for room, come in _by_room(people)
+        ]
 
     def _evict(self, message: Evicted, now: datetime) -> list[Turn]:
         peer = self._peers.get(message.other)

@@ -12,12 +12,12 @@ from collections.abc import Callable
 from contextlib import suppress
 
 import msgspec
-import nats.errors
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
 from sock_chat.bus import Bus
 from sock_chat.events import Said
 from sock_chat.log import Past
+from sock_chat.stream_reader import FAILURES
 from sock_chat.wire import POSITIONS, Turned, decode_message, said
 
 SPAN = 2000  # messages of the stream that are looked at first
@@ -40,7 +40,7 @@ class StreamHistory:
         async with self._slots:
             for _ in range(TRIES):
                 await self._bus.wait()
-                with suppress(nats.errors.Error, asyncio.TimeoutError):
+                with suppress(*FAILURES):
                     past = await self._find(room, since, count, upto)
                     break
         done(past)
@@ -85,12 +85,12 @@ class StreamHistory:
                 if raw.metadata.sequence.stream * POSITIONS > upto:
                     break
         finally:
-            with suppress(nats.errors.Error):
+            with suppress(*FAILURES):
                 name = (await subscription.consumer_info()).name
                 await subscription.unsubscribe()
                 await self._bus.api.delete_consumer(self._bus.subjects.stream, name)
         return list(newest)
 
     async def delete(self, sequence: int) -> None:
-        with suppress(nats.errors.Error):
+        with suppress(*FAILURES):
             await self._bus.api.delete_msg(self._bus.subjects.stream, sequence)

@@ -22,6 +22,7 @@ from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 from nats.js.client import JetStreamContext
 
 ABANDONED = 30.0  # seconds after which NATS forgets a consumer that nobody listens to
+FAILURES = (nats.errors.Error, asyncio.TimeoutError, OSError)  # what nats-py raises
 REPLY_TOKENS = 9  # $JS.ACK.STREAM.CONSUMER.DELIVERED.SEQUENCE.SENT.TIME.PENDING, before domains
 
 
@@ -53,7 +54,7 @@ class StreamReader:
 
     async def restart(self, last_of_each: bool = False) -> int:
         """Read on with a new consumer; how many messages are there to be read, for catch_up().
-        last_of_each: begin with the newest message of each subject. Raises nats.errors.Error."""
+        last_of_each: begin with the newest message of each subject. Raises FAILURES."""
         await self.close()
         inbox = self._inbox = self._client.new_inbox()
         self._sent = 0
@@ -83,7 +84,7 @@ class StreamReader:
         self._inbox = ""
         if self._subscription:
             subscription, self._subscription = self._subscription, None
-            with suppress(nats.errors.Error):
+            with suppress(*FAILURES):
                 await subscription.unsubscribe()
 
     async def catch_up(self, count: int) -> None:

@@ -103,6 +103,25 @@ Numbered = Turned | Started | Members | Evicted
 Message = Numbered | Ended
 
 
+class PeerState(msgspec.Struct, array_like=True):
+    """What a server knows of another one, or a part of it, with some of the people."""
+
+    lease: str
+    number: int | None
+    known: bool
+    evicted: list[int]
+    people: list[Person]
+
+
+class State(msgspec.Struct, array_like=True):
+    """What a server has made of the stream up to a sequence. more: another part follows."""
+
+    sequence: int
+    more: bool
+    peers: list[PeerState]
+    ended: list[str]
+
+
 class Claim(msgspec.Struct, array_like=True, frozen=True):
     """A nick that is held, under `nick`. token: a hash of what resumes its session, if anything."""
 
@@ -145,6 +164,7 @@ class Answer(msgspec.Struct):
 decode_answer = msgspec.json.Decoder(Answer).decode
 encode = msgspec.msgpack.Encoder().encode
 decode_message = msgspec.msgpack.Decoder(Message).decode
+decode_state = msgspec.msgpack.Decoder(State).decode
 decode_claim = msgspec.msgpack.Decoder(Claim).decode
 decode_gone = msgspec.msgpack.Decoder(Gone).decode
 decode_ban = msgspec.msgpack.Decoder(BanValue).decode
@@ -174,8 +194,12 @@ class Subjects:
     def end(self, lease: str) -> str:
         return f"{self._prefix}.log.end.{lease}"
 
+    def state(self, lease: str) -> str:
+        """Requests for its State; not in the stream, as the next."""
+        return f"{self._prefix}.state.{lease}"
+
     def to(self, lease: str) -> str:
-        """Requests to the server with this lease; not in the stream."""
+        """Requests to a server about its clients."""
         return f"{self._prefix}.to.{lease}"
 
 
