@@ -1,7 +1,7 @@
 # The chat server of stages/v5 and nothing else: no compiler, no tests, no package index.
 #
-#     docker build -t sock-chat .
-#     docker run -p 8080:8080 -p 8081:8081 -v chat:/data sock-chat
+#     docker build -t localhost/sock-chat .
+#     docker run -p 8080:8080 -p 8081:8081 -v chat:/data localhost/sock-chat
 #
 # Every option is a variable of the environment; stages/v5/OPERATING.md says what it needs.
 

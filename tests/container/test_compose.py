@@ -29,7 +29,7 @@ from tests.support.wire import Peer
 
 pytestmark = pytest.mark.container
 
-ONE, THREE = blocks(PAGE.partition("## In containers\n")[2])
+ONE, THREE, SAVE = blocks(PAGE.partition("## In containers\n")[2])
 PORTS = ("8080", "8081", "8443")
 CHATS = ("chat1", "chat2", "chat3")
 
@@ -173,6 +173,12 @@ def test_the_page_comes_by_the_balancer(room: Room) -> None:
         assert json.loads(socket.recv(DEADLINE)) == [{"type": "ask", "what": "nick"}]
 
 
+def test_each_server_has_its_metrics(room: Room) -> None:
+    ask = "from urllib.request import urlopen; print(urlopen('http://chat2:9100/metrics').read())"
+    output = podman("exec", "sock-chat_chat1_1", "python", "-c", ask)
+    assert "sock_chat_messages_total" in output
+
+
 def test_a_server_stops_and_the_chat_goes_on(room: Room) -> None:
     peers = [room.enter(nick) for nick in ("elena", "fede", "gema", "hugo", "ines", "juan")]
     for peer in peers:
@@ -195,3 +201,18 @@ def is_cut(peer: Peer) -> bool:
     while (line := peer.line()) != goodbye and not line.endswith(" ha salido."):
         pass
     return line == goodbye
+
+
+def test_the_volume_is_saved_and_nobody_is_cut(clone: Path, room: Room) -> None:
+    kate = room.enter("kate")
+    kate.say("/join copia")
+    run(SAVE, clone)
+    kate.say("sigo")
+    lola = room.enter("lola")
+    lola.say("/join copia")
+    while not lola.line().endswith("kate dice: sigo"):
+        pass
+    files = subprocess.run(
+        ["tar", "--list", "--file", "nats.tar.gz"], cwd=clone, capture_output=True, check=True
+    )
+    assert b"jetstream" in files.stdout

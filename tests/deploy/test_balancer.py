@@ -12,13 +12,14 @@ from urllib.request import urlopen
 
 import pytest
 
-from benchmarks.harness import certificate
+from benchmarks.harness import browser, certificate
 from benchmarks.harness.process import DEADLINE, accepts, free_port, wait_until
 from benchmarks.harness.server import Server
 from sock_chat.server import CROWDED
 from tests.chat.conftest import QUESTION
 from tests.chat.test_stop import PASSWORD
 from tests.deploy.conftest import CLIENT, DEPLOY, Visitor, come_in_by_web, program, replaced
+from tests.support.needed import needed_in_ci
 from tests.support.run import running
 
 
@@ -40,7 +41,8 @@ class Balancer(NamedTuple):
 
 
 @contextmanager
-def balanced(folder: Path) -> Iterator[Balancer]:
+def balanced(folder: Path, header: str = "accept-proxy") -> Iterator[Balancer]:
+    """header: by which a client on loopback, who is exempt from much, says where it comes from."""
     haproxy = program("haproxy")
     tls = certificate.issue(folder)
     pem = folder / "chat.pem"
@@ -49,7 +51,7 @@ def balanced(folder: Path) -> Iterator[Balancer]:
         options = ("--trust-proxy", "127.0.0.0/8", "--per-address", "1")
         servers = [stack.enter_context(Server("v5", arguments=options)) for _ in range(3)]
         ports = Ports(*[free_port() for _ in range(4)])
-        (folder / "haproxy.cfg").write_text(configuration(servers, ports, pem))
+        (folder / "haproxy.cfg").write_text(configuration(servers, ports, pem, header))
         command = [haproxy, "-db", "-f", str(folder / "haproxy.cfg")]
         process = stack.enter_context(running(command))
         wait_until(
@@ -69,13 +71,12 @@ def balancer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Balancer]:
         yield balancer
 
 
-def configuration(servers: list[Server], ports: Ports, pem: Path) -> str:
+def configuration(servers: list[Server], ports: Ports, pem: Path, header: str) -> str:
     lines, lines_tls, web, health = (f"127.0.0.1:{port}" for port in ports)
     changes = {
-        # A client on loopback is exempt from much: these say where they come from.
-        "bind :8080": f"bind {lines} accept-proxy",
-        "bind :8443": f"bind {lines_tls} accept-proxy",
-        "bind :8081": f"bind {web} accept-proxy",
+        "bind :8080": f"bind {lines} {header}",
+        "bind :8443": f"bind {lines_tls} {header}",
+        "bind :8081": f"bind {web} {header}",
         r"bind 127\.0\.0\.1:8404": f"bind {health}",
         "/run/secrets/chat.pem": str(pem),
         "check port 8081 ": "check ",
@@ -144,3 +145,20 @@ def health(balancer: Balancer) -> int:
             return int(answer.status)
     except HTTPError as error:
         return error.code
+
+
+@pytest.mark.long
+def test_a_browser_by_http_2(tmp_path: Path) -> None:
+    """It opens the WebSocket within the connection that it has the page from, RFC 8441."""
+    reason = browser.missing()
+    if reason:
+        needed_in_ci(reason)
+    with balanced(tmp_path, header="") as balancer, browser.chromium() as chromium:
+        url = f"https://127.0.0.1:{balancer.ports.web}/"
+        with browser.opened(chromium, url, ignore_https_errors=True) as visitor:
+            visitor.enter("ana")
+            visitor.say("hola")
+            wait_until(lambda: visitor.messages() == [("ana", "hola")], "she is not heard", 0.02)
+            entry = "performance.getEntriesByType('navigation')[0]"
+            assert visitor.page.evaluate(f"{entry}.nextHopProtocol") == "h2"
+            assert visitor.problems == []
