@@ -255,7 +255,7 @@ def test_deliveries_are_what_clients_have_got() -> None:
     """Whoever enters, leaves and speaks in one turn, in whatever order."""
     choice = random.Random(13)
     world = World()
-    codecs = [LINES, json_codec(lambda data: data + b"\n")]
+    codecs = [LINES, json_codec(b"[%b]\n".__mod__)]
     clients = [world.connect(f"n{i}", codec=choice.choice(codecs)) for i in range(5)]
     for number in range(500):
         action = choice.choice(["hola", "hola", "/join cine", "/join general", "/quit"])

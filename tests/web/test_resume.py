@@ -36,7 +36,7 @@ NICKS = ("ana", "bea", "carla")
 ROOMS = ("general", "cine", "mar")
 UNNOTICED = 40.0  # seconds after which pings have found out about every cut
 Lines = list[tuple[str, Said]]
-FRAMES = json_codec(b"%b\n".__mod__)
+FRAMES = json_codec(b"[%b]\n".__mod__)
 readers = st.integers(0, 2)
 some = st.integers(0, 5)
 

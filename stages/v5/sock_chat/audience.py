@@ -12,9 +12,10 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from itertools import accumulate, repeat
+from typing import cast
 
 from sock_chat.codec import Codec
-from sock_chat.events import RoomEvent
+from sock_chat.events import RoomEvent, Said
 from sock_chat.link import HIGH_WATER, Member, Reason
 from sock_chat.log import Author
 
@@ -99,7 +100,7 @@ class Audience:
                 gap = len(codec.separator)
                 starts = list(accumulate([len(part) + gap for part in parts], initial=0))
                 own = [entries[index][1] for cut in apart.values() for index in cut.own]
-                acks = iter(codec.acks(own)) if codec.acks else repeat(b"")
+                acks = iter(codec.acks(cast("list[Said]", own))) if codec.acks else repeat(b"")
                 text = body if len(body) < SMALL else memoryview(body)
                 for cut in apart.values():
                     _tell_rest(len(entries), cut, text, starts, acks)

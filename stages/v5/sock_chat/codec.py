@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from sock_chat.events import MAX_NAMES, Event, Said, json_objects
+from sock_chat.events import MAX_NAMES, Event, Said, json_acks, json_objects
 from sock_chat.names import clean
 
 MAX_LINE = 4096  # bytes before the "\n" of a legal line
@@ -115,9 +115,11 @@ def decode_frames(frames: Sequence[bytes]) -> list[Input]:
     """Each is a line, or an object that is more than a line. UnicodeDecodeError: one of them is
     neither."""
     text = b"\n".join(frames).decode()
-    lines = text.split("\n")
-    is_plain = "{" not in text and len(lines) == len(frames) and "".join(lines).isprintable()
-    return [*lines] if is_plain else [decode_frame(frame.decode()) for frame in frames]
+    if "{" not in text and text.replace("\n", "").isprintable():
+        lines = text.split("\n")
+        if len(lines) == len(frames):
+            return [*lines]  # nearly always, and far cheaper than a look at each
+    return [decode_frame(frame.decode()) for frame in frames]
 
 
 def decode_frame(text: str) -> Input:
@@ -145,7 +147,7 @@ class Codec:
     """
 
     encode: Callable[[Sequence[Event]], list[bytes]]
-    acks: Callable[[Sequence[Event]], list[bytes]] | None
+    acks: Callable[[Sequence[Said]], list[bytes]] | None
     separator: bytes
     wrap: Callable[[bytes], bytes]
     names: int
@@ -157,15 +159,13 @@ class Codec:
         return self.wrap(part) if part else b""
 
 
-def json_codec(frame: Callable[[bytes], bytes]) -> Codec:
-    """A JSON array for each write, in what carries it: a WebSocket has a frame around it."""
+def json_codec(array: Callable[[bytes], bytes]) -> Codec:
+    """A JSON array for each write; array: makes it, and what carries it, of what is in it."""
     return Codec(
         encode=json_objects,
-        acks=lambda messages: json_objects(
-            [event.ack() for event in messages if isinstance(event, Said)]
-        ),
+        acks=json_acks,
         separator=b",",
-        wrap=lambda parts: frame(b"[%b]" % parts),
+        wrap=array,
         names=1000,
         resumes=True,
     )
@@ -179,4 +179,4 @@ LINES = Codec(
     names=MAX_NAMES,
     resumes=False,
 )
-JSON = json_codec(bytes)
+JSON = json_codec(b"[%b]".__mod__)

@@ -32,15 +32,15 @@ NOT_UTF8, POLICY, SLOW = 1007, 1008, 1013
 _new_text = codecs.getincrementaldecoder("utf-8")
 
 
-def text_frame(payload: bytes) -> bytes:
-    """Unmasked, and so the same for everybody; what Frame.serialize() makes, in a tenth of the
-    time."""
-    size = len(payload)
-    if size < 126:
-        return b"\x81%c%b" % (size, payload)
+def array_frame(parts: bytes) -> bytes:
+    """A JSON array in a text frame, unmasked, and so the same for everybody; what Frame.serialize()
+    makes of it, in a tenth of the time."""
+    size = len(parts) + 2
+    if size < LONG:
+        return b"\x81%c[%b]" % (size, parts)
     if size < 1 << 16:
-        return b"\x81\x7e%b%b" % (size.to_bytes(2, "big"), payload)
-    return b"\x81\x7f%b%b" % (size.to_bytes(8, "big"), payload)
+        return b"\x81\x7e%b[%b]" % (size.to_bytes(2, "big"), parts)
+    return b"\x81\x7f%b[%b]" % (size.to_bytes(8, "big"), parts)
 
 
 def close_frame(code: int, reason: str = "") -> bytes:
@@ -49,7 +49,21 @@ def close_frame(code: int, reason: str = "") -> bytes:
 
 
 PING = Frame(Opcode.PING, b"").serialize(mask=False)
-WEB = json_codec(text_frame)
+WEB = json_codec(array_frame)
+
+
+def _cut(data: bytes, payloads: list[bytes]) -> int:
+    """Cut short text frames off its beginning; where they end."""
+    position, size = 0, len(data)
+    while position + HEADER <= size and data[position] == TEXT:
+        length = data[position + 1] - MASKED
+        start = position + HEADER
+        end = start + length
+        if not 0 <= length < LONG or end > size:
+            break
+        payloads.append(apply_mask(data[start:end], data[position + 2 : start]))
+        position = end
+    return position
 
 
 class FrameDecoder:
@@ -91,41 +105,33 @@ class FrameDecoder:
         if self.code:
             return lines
         if self._protocol is None and self._fast:
-            data = self._take_short(self._partial + data, lines)
-        if data and not self.code:
-            self._parse(data, lines)
+            if self._partial:
+                data = self._partial + data
+                self._partial = b""
+            payloads: list[bytes] = []
+            end = _cut(data, payloads)
+            if payloads:
+                try:
+                    lines = self.decode(payloads)
+                except UnicodeDecodeError:
+                    self._take_one_by_one(payloads, lines)
+                    return lines
+            if end == len(data):
+                return lines  # nearly always
+            data = data[end:]
+            if data[0] == TEXT and (len(data) == 1 or 0 <= data[1] - MASKED < LONG):
+                self._partial = data
+                return lines
+        self._parse(data, lines)
         return lines
 
-    def _take_short(self, data: bytes, lines: list[Input]) -> bytes:
-        """What is left for the parser."""
-        frames: list[bytes] = []
-        position, last = 0, len(data) - HEADER
-        while position <= last and data[position] == TEXT:
-            length = data[position + 1] - MASKED
-            start = position + HEADER
-            end = start + length
-            if not 0 <= length < LONG or end > last + HEADER:
-                break
-            frames.append(apply_mask(data[start:end], data[position + 2 : start]))
-            position = end
-        if frames and not self._take_payloads(frames, lines):
-            return b""
-        rest = data[position:] if position else data
-        if rest[:1] in (b"", b"\x81") and (len(rest) < 2 or 0 <= rest[1] - MASKED < LONG):
-            self._partial = rest
-            return b""
-        self._partial = b""
-        return rest
-
-    def _take_payloads(self, payloads: Sequence[bytes], lines: list[Input]) -> bool:
-        """Whether they are all text."""
+    def _take_one_by_one(self, payloads: Sequence[bytes], lines: list[Input]) -> None:
+        """Up to the first that is no text."""
         try:
-            lines += self.decode(payloads)
+            for payload in payloads:
+                lines += self.decode([payload])
         except UnicodeDecodeError:
-            if len(payloads) > 1:  # those before the first that is not
-                return all(self._take_payloads([each], lines) for each in payloads)
             self._fail(NOT_UTF8)
-        return not self.failed
 
     def _parse(self, data: bytes, lines: list[Input]) -> None:
         protocol = self._protocol
