@@ -34,6 +34,7 @@ class Reason(Enum):
     NO_BUS = "demasiado tiempo sin el bus"
     BAD_FRAME = "mensaje no admitido"
     DEAD = "no responde"
+    BROWSER = "navegador en el puerto de líneas"
     BAD_HEADER = "cabecera PROXY mal formada"
     FULL = "servidor lleno"
 

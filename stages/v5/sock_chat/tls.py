@@ -82,8 +82,9 @@ class Tls(Connection):
         except ssl.SSLWantReadError:
             pass
         except ssl.SSLError as error:
-            if error.reason == "HTTP_REQUEST":
+            if error.reason == "HTTP_REQUEST" and self.not_tls:
                 self.transport.write(self.not_tls)
+                self._layer.outgoing.read()  # the alert, which it would not understand
             else:
                 self._flush()  # the alert that says why
             self.close(Reason.NO_TLS)
