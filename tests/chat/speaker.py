@@ -22,6 +22,7 @@ import sys
 import time
 from datetime import datetime, timezone
 
+from sock_chat import sqlite_log
 from sock_chat.events import RoomEvent, Said
 from sock_chat.log import Author, Past, Turn
 from sock_chat.sqlite_log import SqliteLog
@@ -47,6 +48,7 @@ def answer(value: object) -> None:
 
 async def main(path: str) -> None:
     loop = asyncio.get_running_loop()
+    sqlite_log.JUMP = 1  # no position is left out: a text is its position
     store = Store(path, loop.call_soon_threadsafe)
     log = SqliteLog(store, loop.call_later, KEEP, lambda line: answer({"report": line}))
     log.subscribe(lambda turn: None, lambda turn, text: None)

@@ -248,7 +248,7 @@ def test_a_server_whose_database_cannot_be_used_says_so_in_one_line(
     path = tmp_path / "folder" / "chat.db"
     path.parent.mkdir()
     prepare(path)
-    command = [sys.executable, "stages/v5/server.py", "--port", "0", "--db", str(path)]
+    command = [sys.executable, "stages/v5/server.py", "--port", "0", "--no-web", "--db", str(path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=15)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == f"No se puede usar {path}: {reason}\n"
@@ -261,7 +261,7 @@ def test_a_database_that_cannot_be_written(place: str, tmp_path: Path) -> None:
     if place == "file":
         History(path).close()
     (path if place == "file" else path.parent).chmod(0o500)
-    command = [sys.executable, "stages/v5/server.py", "--port", "0", "--db", str(path)]
+    command = [sys.executable, "stages/v5/server.py", "--port", "0", "--no-web", "--db", str(path)]
     if os.geteuid() == 0:  # whom permissions do not stop, by this capability
         command = ["setpriv", "--bounding-set", "-dac_override", *command]
         if not shutil.which("setpriv"):
@@ -330,3 +330,29 @@ def test_the_journal_of_a_server_shrinks_when_a_reader_has_gone(tmp_path: Path) 
     assert journal.stat().st_size <= JOURNAL_SIZE
     history.close()
     assert not journal.exists()
+
+
+def test_who_has_seen_what_an_older_copy_does_not_have_is_told_of_a_gap(tmp_path: Path) -> None:
+    """Though the copy's server has said more than that by then, in the same epoch."""
+    path, copy = tmp_path / "chat.db", tmp_path / "copy.db"
+    history = History(path)
+    history.say("1", "2")
+    history.close()
+    shutil.copy(path, copy)
+    positions = []
+    for each in (path, path, copy):
+        history = History(each)
+        history.say("3", "4")
+        positions.append(history.log.position)
+        history.say(*"56789" * 10)
+        history.say("elsewhere", room="cine")
+        history.close()
+    history = History(copy)
+    newest = history.log.position
+    for position in positions[:2]:
+        assert position > newest or history.after("general", position, 100, newest).gap
+    assert len(set(positions)) == 3
+    for known, count in ((2, 52), (positions[2], 50), (newest, 0)):
+        past = history.after("general", known, 100, newest)
+        assert (len(past.messages), past.gap) == (count, False)
+    history.close()

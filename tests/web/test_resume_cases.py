@@ -100,3 +100,12 @@ def test_what_was_missed_fits_into_what_may_wait_for_a_client(text: str) -> None
     welcome = came_in(again)
     assert welcome["gap"]
     assert welcome["history"][-1]["position"] == 900
+
+
+def test_a_line_that_comes_again_in_the_same_turn_is_said_once() -> None:
+    world = World()
+    ana = world.connect("eva", "/nick ana", codec=JSON)
+    ana.send(Marked("hola", "1"), Marked("hola", "1"))
+    world.turn()
+    assert acknowledged(ana) == ["1", "1"]
+    assert [message.text for _, message in world.log.messages] == ["hola"]

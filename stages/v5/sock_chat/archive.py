@@ -52,6 +52,7 @@ class State(NamedTuple):
     size: int  # in messages
     newest: Sequence[tuple[str, list[Said]]]  # by room, of all rooms
     floor: int  # all after this position are among the newest
+    holes: list[tuple[int, int]]  # nothing between two positions has ever been said here
 
 
 def begin(database: sqlite3.Connection) -> State:
@@ -76,7 +77,19 @@ def begin(database: sqlite3.Connection) -> State:
     # Chunks of several rooms that were written together overlap.
     older = "SELECT max(last) FROM chunks WHERE position < ?"
     floor = database.execute(older, (first,)).fetchone()[0] or 0
-    return State(epoch, reserved, note, int(size), newest[::-1], floor)
+    return State(epoch, reserved, note, int(size), newest[::-1], floor, _holes(database))
+
+
+def _holes(database: sqlite3.Connection) -> list[tuple[int, int]]:
+    """Each server leaves one before what is said first (`sqlite_log`)."""
+    holes: list[tuple[int, int]] = []
+    end = 0
+    with closing(database.execute("SELECT position, last FROM chunks ORDER BY position")) as cursor:
+        for position, last in cursor:
+            if position > end + 1:
+                holes.append((end, position - 1))
+            end = max(end, last)  # chunks of several rooms overlap
+    return holes
 
 
 def write(batch: Sequence[Lines], database: sqlite3.Connection) -> None:

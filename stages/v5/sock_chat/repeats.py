@@ -21,12 +21,11 @@ class Repeats:
     def begin(self, nicks: Iterable[str], post_id: str, member: Member) -> bool:
         """Whether it is to be done, and is then kept under the first of the nicks. If not, because
         it has come under one of them, it is acknowledged to the member, now or when it is done."""
-        now, first, known = self._clock(), "", None
-        for nick in nicks:
-            first = first or nick
-            known = known or self._get(nick, post_id, now)
+        now, keys = self._clock(), [(nick, post_id) for nick in nicks]
+        entries = [self._recent.get(key, now) for key in keys]
+        known = next((entry for entry in entries if entry is not None), None)
         if known is None:
-            self._recent.put((first, post_id), [], now)
+            self._recent.put(keys[0], [], now)
         elif isinstance(known, Ack):
             member.write(member.codec.write(known))
         else:

@@ -5,7 +5,12 @@ waits is one transaction. kill -9 loses no more than that, and the time a transa
 
 No position is used twice, though what had it may never have been written: the database says how
 far the positions may have come. That limit is BLOCK ahead, so that nobody waits for it to move, and
-a server that was killed goes on from there. `forgotten` is the newest position of which it is not
+a server that was killed goes on from there. Nor do two servers that have found the same database,
+of which one may have got an older copy of it, use the same: each leaves out a random number of
+positions before its first message. Whoever has seen one of those that were left out has seen what
+is not in this database, and is told of a gap.
+
+`forgotten` is the newest position of which it is not
 certain that it is still here: it was removed (--keep), the disk refused it, or the end came first.
 Whoever has seen nothing later is told of a gap.
 
@@ -16,6 +21,7 @@ in the queue, the others are lost to the history, and it is tried again.
 
 from __future__ import annotations
 
+import secrets
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -31,6 +37,7 @@ from sock_chat.tails import LENGTH, MESSAGE_SIZE, Tails
 BATCH_TIME = 0.05  # seconds
 RETRY_TIME = 1.0
 QUEUE_SIZE = 4 << 20  # in characters, and MESSAGE_SIZE for each message
+JUMP = BLOCK >> 2  # positions that are left out, at most
 TRIM = 500  # messages too many that are removed while others come in
 
 
@@ -57,6 +64,8 @@ class SqliteLog(MemoryLog):
         self._stored = state.size
         self._noted = state.note  # in the database
         self._reserved, self._forgotten = state.note
+        self._holes = state.holes
+        self._silent = state.position > 0  # nothing has been said since the start
         self._waiting: deque[Lines] = deque()
         self._writing: Sequence[Lines] = ()
         self._busy = False  # a transaction is under way, or a call of _write() is
@@ -76,6 +85,14 @@ class SqliteLog(MemoryLog):
             return False
         self._blocked.add(author)
         return True
+
+    def append(self, turn: Turn) -> None:
+        if self._silent and any(isinstance(event, Said) for _, event in turn.entries):
+            self._silent = False
+            start = self.position + secrets.randbelow(JUMP)
+            self._holes.append((self.position, start))
+            self.position = start
+        super().append(turn)
 
     def _keep(self, turn: Turn, messages: Sequence[Said]) -> None:
         shares: dict[Author, int] = {}
@@ -180,7 +197,8 @@ class SqliteLog(MemoryLog):
             self._read(room, since, count, upto, done)
 
     def _past(self, messages: Sequence[Said], since: int, count: int) -> Past:
-        return Past(messages[-count:], len(messages) > count or since < self._forgotten)
+        unknown = since < self._forgotten or any(low < since < high for low, high in self._holes)
+        return Past(messages[-count:], len(messages) > count or unknown)
 
     def _read(
         self, room: str, since: int, count: int, upto: int, done: Callable[[Past], None]
