@@ -33,7 +33,7 @@ from benchmarks.harness.files import ROOT, OutputError, output_folder
 from benchmarks.harness.flood import SOURCE
 from benchmarks.harness.process import descriptor_limit_raised
 from benchmarks.harness.roster import LINE_PEERS, PEERS, PeerError
-from benchmarks.harness.server import BROADCASTING, BROWSERS, SERVERS, SILENT, TLS, VARIANTS
+from benchmarks.harness.server import BROADCASTING, BROWSERS, BUS, SERVERS, SILENT, TLS, VARIANTS
 from benchmarks.harness.server import missing as missing_server
 
 NAMES = (*SILENT, *BROADCASTING, *PEERS, *VARIANTS)
@@ -54,6 +54,7 @@ SOME_LOADS: Mapping[str, Sequence[tuple[str, int]]] = {
     **dict.fromkeys(VARIANTS, VARIANT_LOADS),
     TLS: VARIANT_LOADS[:1],
     BROWSERS: (*VARIANT_LOADS, ("flood", 1000)),
+    BUS: (*VARIANT_LOADS, ("flood", 1000)),
     **{name: LOADS[3:5] for name in PEERS if name not in LINE_PEERS},
 }
 """Of those who are not in all: v5 with one feature more, and the peers for browsers. TLS, which

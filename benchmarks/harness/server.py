@@ -32,6 +32,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.harness import certificate
+from benchmarks.harness.broker import Nats
 from benchmarks.harness.cpus import pinned
 from benchmarks.harness.files import ROOT
 from benchmarks.harness.process import (
@@ -78,6 +79,7 @@ sooner."""
 
 TLS = "v5 --tls-cert FILE"
 BROWSERS = "v5 --web-port P"
+BUS = "v5 --bus URL"
 VARIANTS: Mapping[str, Sequence[str]] = {
     name: (*SERVERS["v5"], "--quiet", *arguments)
     for name, arguments in {
@@ -89,11 +91,13 @@ VARIANTS: Mapping[str, Sequence[str]] = {
             *("--tls-port", "0"),
         ),
         BROWSERS: (),
+        BUS: ("--bus", "{bus}"),
     }.items()
 }
 """v5 with one feature more, or on another loop, to see what that costs: all are `--quiet`. A
 {folder} is one of its own, which is there as long as the server. Nobody speaks so fast that this
-rate delays him. At the last two `address` is where lines over TLS go, and where browsers do."""
+rate delays him. At TLS and BROWSERS `address` is where lines over TLS go, and where browsers do. At
+BUS a nats-server runs beside it, and ends with it."""
 
 ASKING = ("v5", *VARIANTS)
 """The servers that ask for a nick first: a client is in the room when it has been greeted, and is
@@ -177,12 +181,17 @@ class Server:
         self.asks = asks or server in ASKING
         self.websocket = PEERS[server].websocket if server in PEERS else server == BROWSERS
         self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._nats: Nats | None = None
         ours = SERVERS.get(server) or VARIANTS.get(server)
         if ours:
             port = 0
             if any("{folder}" in argument for argument in ours):
                 self._folder = tempfile.TemporaryDirectory(prefix="sock_chat-")
                 ours = [argument.replace("{folder}", self._folder.name) for argument in ours]
+            if "{bus}" in ours:
+                self._folder = tempfile.TemporaryDirectory(prefix="sock_chat-")
+                self._nats = Nats(Path(self._folder.name)).start()
+                ours = [argument.replace("{bus}", self._nats.url) for argument in ours]
             if self._folder and "--tls-cert" in ours:
                 self.tls = certificate.issue(Path(self._folder.name))
             command = [python, *ours, "--port", "0", *arguments]
@@ -274,6 +283,8 @@ class Server:
         self._remove_folder()
 
     def _remove_folder(self) -> None:
+        if self._nats:
+            self._nats.kill()
         if self._folder:
             self._folder.cleanup()
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
+from benchmarks.harness.broker import Nats
 from benchmarks.harness.server import READY, Server
-from tests.bus.broker import Nats
 
 SHORT = {"renew": 0.4, "lease": 1.6, "heartbeat": 0.5, "ping": 0.5, "members": 1.0}
 SERVE = f"{sys.executable} {Path(__file__).with_name('serve.py')}"

@@ -16,7 +16,7 @@ from sock_chat.server import make_chat
 from sock_chat.session import NEVER, Session
 from sock_chat.store import StoreError
 from sock_chat.turns import Turns
-from tests.bus.broker import Link
+from tests.bus.links import Link
 
 INTERVALS = Intervals(
     ping=0.3, heartbeat=0.25, answer=0.5, grace=0.3, retry=0.05, renew=0.2, lease=1.0, members=0.5,

@@ -6,8 +6,8 @@ import asyncio
 import random
 from collections.abc import Sequence
 
+from benchmarks.harness.broker import Nats
 from sock_chat.log import Past
-from tests.bus.broker import Nats
 from tests.bus.node import INTERVALS, Client, Node
 
 STEPS = 25

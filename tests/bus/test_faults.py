@@ -15,9 +15,10 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.harness.broker import Nats, cluster
 from benchmarks.harness.server import Server
-from tests.bus.broker import Nats, ThreadedLink, cluster
 from tests.bus.conftest import Serve
+from tests.bus.links import ThreadedLink
 from tests.chat.conftest import Guest
 
 AWAY = "* El chat espera a su bus."

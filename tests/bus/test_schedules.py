@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.harness.broker import Nats
 from tests.bus import schedules
-from tests.bus.broker import Nats
 
 
 def test_a_few_schedules(nats: Nats) -> None:

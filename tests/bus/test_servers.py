@@ -8,9 +8,9 @@ import sys
 
 import pytest
 
+from benchmarks.harness.broker import Nats
 from benchmarks.harness.process import free_port
 from benchmarks.harness.server import Server
-from tests.bus.broker import Nats
 from tests.bus.conftest import SERVE, Serve
 from tests.chat.conftest import Guest
 
