@@ -13,7 +13,8 @@
  * With WEB each is a browser: what it says is a text frame of its own, a byte shorter, for it has no
  * newline. What comes in frames is made into the lines that a client without them would hear: of a
  * server that ASKS it is JSON, an array of events, and of any other one it is a line already. The
- * former acknowledges to the sender each message, which counts as heard by all only then.
+ * former acknowledges each message to its sender, who does not wait for that with the next one; but
+ * what is measured ends when all is acknowledged.
  *
  * Every delivery is checked: it must be, byte for byte, the line of its sender that this listener
  * has to hear next. A line that comes twice, in another order or to its own sender is not that one.
@@ -107,6 +108,8 @@ static struct sender *senders;
 static int sender_by_port[65536]; /* its index + 1 */
 static double now;
 static uint64_t under_way;        /* messages */
+static uint64_t acks_due;
+static double ack_at;             /* when the last one came, or the first of them became due */
 static uint64_t deliveries, in_window, held_back;
 static uint64_t warm_up;          /* the first messages of the room, which are not measured */
 static double window;             /* when those that are measured begin */
@@ -568,7 +571,9 @@ static void say(struct sender *sender, double due_at)
 {
     int slot = sender->sent++ % in_flight;
 
-    sender->missing[slot] = clients_size - 1 + acknowledges;
+    sender->missing[slot] = clients_size - 1;
+    if (acknowledges && !acks_due++)
+        ack_at = now;
     sender->due_at[slot] = due_at;
     under_way++;
 }
@@ -608,16 +613,6 @@ static inline bool is_due(const struct client *client, struct heard line)
            line.number != senders[line.sender].sent;
 }
 
-/* One less to come of a message that is under way. */
-static inline void count(struct sender *sender, int slot)
-{
-    if (--sender->missing[slot] == 0) { /* each hears in order, so it is the oldest one */
-        sender->heard++;
-        sender->ready = true;
-        under_way--;
-    }
-}
-
 static inline void deliver(struct client *client, int index)
 {
     struct sender *sender = &senders[index];
@@ -628,7 +623,11 @@ static inline void deliver(struct client *client, int index)
     in_window += now >= window;
     if (!warm_up || (uint64_t)number * senders_size + index >= warm_up)
         record(&latency, now - sender->due_at[slot]);
-    count(sender, slot);
+    if (--sender->missing[slot] == 0) { /* each hears in order, so it is the oldest one */
+        sender->heard++;
+        sender->ready = true;
+        under_way--;
+    }
 }
 
 /* Of the sender's oldest message that has none yet. */
@@ -639,7 +638,9 @@ static void hear_ack(struct client *client)
     if (index >= senders_size || client->next[index] == senders[index].sent)
         fail("%s heard an acknowledgement of nothing", client->name);
     is_alike = false;
-    count(&senders[index], client->next[index]++ % in_flight);
+    client->next[index]++;
+    acks_due--;
+    ack_at = now;
 }
 
 static void hear(struct client *client, const char *line, size_t length)
@@ -673,13 +674,15 @@ static size_t hear_known(struct client *client)
 /* Each hears in order, so a delivery that is late is one of the oldest message of its sender. */
 static void check_deadlines(void)
 {
+    if (acks_due && now > ack_at + deadline)
+        fail("%llu acknowledgements did not come within %g s", (unsigned long long)acks_due, deadline);
     for (int s = 0; s < senders_size; s++) {
         const struct sender *sender = &senders[s];
         uint32_t oldest = sender->heard;
         int i = 0;
         if (oldest == sender->sent || now <= sender->due_at[oldest % in_flight] + deadline)
             continue;
-        while ((i == s && !acknowledges) || clients[i].next[s] != oldest)
+        while (i == s || clients[i].next[s] != oldest)
             i++;
         fail("%u deliveries did not come within %g s: message %u of %s to %s%s",
              sender->missing[oldest % in_flight], deadline, oldest, clients[s].name,
@@ -734,7 +737,7 @@ static bool drive(double rate, double start, uint64_t messages, bool look)
             sender->offered = sender->sent;
             waiting |= sender->ready;
         }
-        if (!under_way && (!rate || next == messages))
+        if (!under_way && !acks_due && (!rate || next == messages))
             return stopped;
         double pause = waiting ? 0.001 : 1;
         if (rate && next < messages) {

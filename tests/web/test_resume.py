@@ -169,7 +169,7 @@ class Resume(RuleBasedStateMachine):
         for wire in [wire for wire in self.broken if wire.end <= self.world.clock]:
             self.broken.remove(wire)
             session = wire.client.session
-            if session.nick and not session.ended:
+            if session.nick and self.world.names._tokens.get(session) == wire.reader.token:
                 wire.reader.known_until = self.world.clock + RESUMED - 2
             session.lost()
 

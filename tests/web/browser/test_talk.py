@@ -26,6 +26,12 @@ COUNT_ELEMENTS = """() => document.querySelectorAll(
     "script, img, svg, iframe, object, embed, link, style, b, a, form, textarea, [onload],"
     + "[onerror], [onmouseover], [srcdoc]").length"""
 
+TYPE_AT_ONCE = """(button) => {
+  button.click();
+  document.activeElement.value = "psst";
+  document.activeElement.form.requestSubmit();
+}"""
+
 
 def test_two_browsers_and_a_line_client_talk(server: Server, visit: Open) -> None:
     """Each sees what the others say once, and its own when it is acknowledged."""
@@ -160,3 +166,16 @@ def test_rooms(server: Server, visit: Open) -> None:
     ana.button(re.compile("^general")).click()
     shows(ana, ("carlos", "hola"), ("carlos", "ya no estáis"))
     carlos.lines("* ana ha entrado.")
+
+
+@pytest.mark.long
+def test_what_is_typed_at_once_is_for_the_place_that_opens(server: Server, visit: Open) -> None:
+    """Even before it has been drawn."""
+    bea, ana = Guest(server, "bea"), visit(url_of(server), "ana")
+    bea.lines("* ana ha entrado.")
+    ana.composer.fill("a medio escribir")
+    ana.members().get_by_role("button", name="bea").evaluate(TYPE_AT_ONCE)
+    bea.lines("ana te dice: psst")
+    expect(ana.composer).to_have_value("")
+    ana.button("general").first.click()
+    expect(ana.composer).to_have_value("a medio escribir")

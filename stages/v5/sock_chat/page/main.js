@@ -41,15 +41,19 @@ const connection = new Connection({
 const view = new View({
   join: (room) => act(() => {
     chat.open();
+    showComposer();
     command(chat, `/join ${room}`);
     composer.focus();
   }),
   open: (nick) => act(() => {
     chat.open(nick);
+    showComposer(); // what is typed from now on is for this place
     composer.focus();
   }),
   leave: () => act(() => command(chat, "/quit")),
-  retry: () => connection.connect(),
+  retry: () => {
+    if (connection.state === "waiting") connection.connect();
+  },
   reenter: () => act(() => chat.reenter()),
 });
 const log = new Log({
@@ -99,6 +103,10 @@ function act(change) {
   }
 }
 
+function showComposer() {
+  composer.show(chat.privates.open ?? chat.people);
+}
+
 function draw() {
   if (!drawing) return;
   const changes = new Set(chat.changes);
@@ -110,7 +118,7 @@ function draw() {
   view.show(chat, changes);
   view.showConnection(connection, chat);
   if (changes.has("state")) signIn.show(chat);
-  composer.show(chat.privates.open ?? chat.people);
+  showComposer();
   if (chat.phase === "out") return;
   if (phase !== chat.phase) {
     if (chat.phase === "in") composer.focus();
