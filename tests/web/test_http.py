@@ -112,6 +112,19 @@ def test_pipelined_requests_are_answered_in_order(shared: Server) -> None:
     assert statuses == ["200", "404", "200", "200"] * 20 + ["426"]
 
 
+def test_who_still_sends_is_not_reset(shared: Server) -> None:
+    """Or it would not read the answer."""
+    assert shared.web
+    peer = Peer(shared.web)
+    peer.send(head("POST / HTTP/1.1", "Host: x", f"Content-Length: {MAX_BODY + 1}"))
+    text = peer.sock.recv(4096)
+    peer.send(b"x" * MAX_BODY)
+    peer.finish()
+    while data := peer.sock.recv(4096):
+        text += data
+    assert text.startswith(b"HTTP/1.1 413") and text.endswith(b".\n")
+
+
 def test_who_ends_its_stream_is_answered(shared: Server) -> None:
     assert shared.web
     peer = Peer(shared.web)

@@ -163,7 +163,8 @@ def test_the_stop(serve: Serve, loop: str) -> None:
         times = [browser.next("closing")["retry_after"] for browser in (ana, bea)]
         assert len(set(times)) == 2 and all(1 <= time < 60 for time in times)
         health.request("GET", "/healthz")
-        assert health.getresponse().status == 503
+        response = health.getresponse()
+        assert (response.status, response.headers["Connection"]) == (503, "close")
         assert closed(ana)[0] == closed(bea)[0] == 1001
 
 
