@@ -4,8 +4,9 @@ sends back what it gets (`echo`). Those about compression are left out: v5 has n
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 
 import pytest
@@ -17,6 +18,15 @@ kosoku = pytest.importorskip("kosoku")
 
 COMPRESSION = ["12.*", "13.*"]
 LOOPS = {"uvloop": uvloop.new_event_loop, "asyncio": asyncio.new_event_loop}
+
+
+@pytest.fixture(autouse=True)
+def own_modules() -> Iterator[None]:
+    """kosoku brings a pkg_resources of its own, which pytest would take for setuptools'."""
+    path = sys.path.copy()
+    yield
+    sys.path[:] = path
+    sys.modules.pop("pkg_resources", None)
 
 
 async def results(cases: Sequence[str] | None) -> Counter[str]:
