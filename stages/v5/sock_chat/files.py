@@ -4,10 +4,16 @@ them and nothing else do anything in it."""
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
 from importlib.resources import files
 
 from sock_chat.heads import Answer
+
+if sys.version_info >= (3, 11):
+    from importlib.resources.abc import Traversable
+else:
+    from importlib.abc import Traversable
 
 INDEX = "index.html"
 TYPES = {
@@ -31,17 +37,24 @@ HEADERS = {
 }
 
 
+def walk(folder: Traversable, path: str = "/") -> Iterator[tuple[str, Traversable]]:
+    """The files below a folder, with their paths."""
+    for entry in sorted(folder.iterdir(), key=lambda entry: entry.name):
+        if entry.is_dir():
+            yield from walk(entry, f"{path}{entry.name}/")
+        else:
+            yield path + entry.name, entry
+
+
 def load() -> Mapping[str, Answer]:
     """The answers, by path."""
     answers: dict[str, Answer] = {}
-    for file in sorted((files("sock_chat") / "page").iterdir(), key=lambda file: file.name):
+    for path, file in walk(files("sock_chat") / "page"):
         kind = TYPES.get(file.name[file.name.rfind(".") :])
         if kind:
             body = file.read_bytes()
             tag = f'"{hashlib.sha256(body).hexdigest()[:16]}"'
-            answers[f"/{file.name}"] = Answer(
-                200, body, {"Content-Type": kind, "ETag": tag, **HEADERS}
-            )
+            answers[path] = Answer(200, body, {"Content-Type": kind, "ETag": tag, **HEADERS})
     answers["/"] = answers.pop(f"/{INDEX}")
     return answers
 

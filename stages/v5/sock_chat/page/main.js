@@ -1,14 +1,14 @@
 /** What the page consists of, and how it is connected: everything goes through act(). */
 
-import { Composer } from "./composer.js";
+import { Composer } from "./view/composer.js";
 import { Connection } from "./connection.js";
-import { Conversation } from "./conversation.js";
-import { Log } from "./log.js";
+import { Conversation } from "./chat/conversation.js";
+import { Log } from "./view/log.js";
 import * as memory from "./memory.js";
-import { EARLIER } from "./reception.js";
-import { SignIn } from "./sign_in.js";
-import { ask, command, excess, retry, submit } from "./speech.js";
-import { View } from "./view.js";
+import { EARLIER } from "./chat/reception.js";
+import { SignIn } from "./view/sign_in.js";
+import { ask, command, excess, retry, submit } from "./chat/speech.js";
+import { View } from "./view/view.js";
 
 const POLL = 45_000; // milliseconds after which the rooms are asked for
 const SOON = 2_000; // after somebody has come or gone

@@ -9,7 +9,7 @@
  *   question back, and the server asks for the nick again.
  */
 
-import { frame, newId } from "./text.js";
+import { frame, newId } from "../text/text.js";
 
 const BAD_NICK = "Apodo no válido: de 1 a 24 letras, cifras, - o _; empieza por una letra.";
 

@@ -1,6 +1,6 @@
 /** Who is in the room. The server names 1,000 at most, and says how many there are. */
 
-import { fold } from "./text.js";
+import { fold } from "../text/text.js";
 
 const { compare } = new Intl.Collator("es");
 

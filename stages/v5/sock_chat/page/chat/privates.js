@@ -1,7 +1,7 @@
 /** Private conversations: in memory only, and so few and short that nobody can fill it. */
 
 import { Timeline } from "./timeline.js";
-import { fold } from "./text.js";
+import { fold } from "../text/text.js";
 
 const MOST = 50;
 const MEMORY = 1_000; // entries of each

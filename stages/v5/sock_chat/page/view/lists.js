@@ -1,11 +1,11 @@
 /** The panel: rooms, private conversations, who is here. */
 
 import { arrange, byId, element, followArrows, isolated, keepOneStop, write } from "./elements.js";
-import { fold, hue, isolate, plural } from "./text.js";
+import { fold, hue, isolate, plural } from "../text/text.js";
 
 const MOST = 200; // people, and rooms, that are shown
 
-/** @typedef {import("./conversation.js").Conversation} Conversation */
+/** @typedef {import("../chat/conversation.js").Conversation} Conversation */
 
 /** @param {string} name @param {number} unread */
 export function withUnread(name, unread) {

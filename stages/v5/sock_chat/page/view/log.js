@@ -9,9 +9,9 @@
 
 import { arrange, byId, write } from "./elements.js";
 import { beginsDay, dayElement, entryElement, leads, updateEntry } from "./entry.js";
-import { plural } from "./text.js";
+import { plural } from "../text/text.js";
 
-/** @typedef {import("./timeline.js").Entry} Entry @typedef {import("./timeline.js").Timeline} Timeline */
+/** @typedef {import("../chat/timeline.js").Entry} Entry @typedef {import("../chat/timeline.js").Timeline} Timeline */
 
 const WINDOW = 150; // entries
 const STEP = 75;

@@ -10,7 +10,7 @@
 
 import { ask } from "./speech.js";
 import { Timeline } from "./timeline.js";
-import { fold, isolate } from "./text.js";
+import { fold, isolate } from "../text/text.js";
 
 export const EARLIER = "/history 200"; // as many as the server gives
 const RECENT = 20; // messages that the server shows a newcomer

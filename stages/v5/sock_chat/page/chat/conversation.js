@@ -24,7 +24,7 @@ import { People } from "./people.js";
 import { Privates } from "./privates.js";
 import { receive } from "./reception.js";
 import { Timeline } from "./timeline.js";
-import { frame, newId } from "./text.js";
+import { frame, newId } from "../text/text.js";
 
 const FAREWELL = "Has salido. Hasta pronto.";
 const PUT_OUT = "El servidor ha cerrado la conexión.";

@@ -2,7 +2,7 @@
 
 import { byId, write } from "./elements.js";
 
-/** @typedef {import("./conversation.js").Conversation} Conversation */
+/** @typedef {import("../chat/conversation.js").Conversation} Conversation */
 
 export class SignIn {
   /** @param {{enter: (nick: string, password: string) => void, answer: (password: string) => void}} handlers */

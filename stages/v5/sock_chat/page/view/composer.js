@@ -1,7 +1,7 @@
 /** Where the reader writes. Enter sends; Shift and Enter make a space, for a line has no newline. */
 
 import { byId, write } from "./elements.js";
-import { plural } from "./text.js";
+import { plural } from "../text/text.js";
 
 export class Composer {
   /**

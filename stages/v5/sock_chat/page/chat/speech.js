@@ -8,8 +8,8 @@
  * @typedef {import("./timeline.js").Entry} Entry
  */
 
-import { isCommand, makeLines, parsePm, tooLong, unescape } from "./lines.js";
-import { isolate, newId } from "./text.js";
+import { isCommand, makeLines, parsePm, tooLong, unescape } from "../text/lines.js";
+import { isolate, newId } from "../text/text.js";
 
 const OFFLINE = "Sin conexión: la orden no se ha enviado.";
 const QUIT = /^\/quit\b/i;

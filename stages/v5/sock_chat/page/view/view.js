@@ -2,10 +2,10 @@
 
 import { byId, write } from "./elements.js";
 import { Lists, withUnread } from "./lists.js";
-import { isolate, plural } from "./text.js";
+import { isolate, plural } from "../text/text.js";
 
-/** @typedef {import("./conversation.js").Conversation} Conversation
- * @typedef {import("./connection.js").Connection} Connection */
+/** @typedef {import("../chat/conversation.js").Conversation} Conversation
+ * @typedef {import("../connection.js").Connection} Connection */
 
 const WIDE = "(min-width: 56rem)"; // as in layout.css: the panel lies over nothing
 const TITLE = "sock_chat";

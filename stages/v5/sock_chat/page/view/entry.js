@@ -1,9 +1,9 @@
 /** How an entry of a timeline looks. */
 
 import { element, isolated } from "./elements.js";
-import { hue, parts } from "./text.js";
+import { hue, parts } from "../text/text.js";
 
-/** @typedef {import("./timeline.js").Entry} Entry */
+/** @typedef {import("../chat/timeline.js").Entry} Entry */
 
 const GROUP_TIME = 5 * 60_000; // milliseconds between two messages that stand together
 const LONG = /^(\/[^:\n]+): (.+)$/; // a line of /help
