@@ -21,6 +21,7 @@ from tests.web.conftest import PROXY, answer, head, upgrade
 from tests.web.test_metrics import Running
 
 ONCE = "Connection: close"
+TWO_LENGTHS = ("Content-Length: 1", "Transfer-Encoding: chunked")
 
 
 @pytest.fixture
@@ -83,6 +84,11 @@ def test_health(client: HTTPConnection) -> None:
         ([head("POST / HTTP/1.1", "Host: x", "Transfer-Encoding: chunked"), b"x"], 405, ONCE),
         ([head("GET / HTTP/1.1", "Host: x", f"Content-Length: {MAX_BODY + 1}")], 413, ONCE),
         ([head("GET / HTTP/1.1", "Host: x", "Content-Length: -1")], 400, ONCE),
+        ([head("CONNECT x:80 HTTP/1.1", "Host: x", ONCE)], 404, ONCE),
+        ([head("GET /x HTTP/1.1", "Host: x", "Upgrade: x", f"{ONCE}, Upgrade")], 404, ONCE),
+        ([b"\r\n" + head("GET /healthz HTTP/1.1", "Host: x", ONCE)], 200, "ok"),
+        ([b"\r\n\r\n" + head("GET /healthz HTTP/1.1", "Host: x", ONCE)], 400, ONCE),
+        ([head("GET / HTTP/1.1", "Host: x", *TWO_LENGTHS), b"x"], 400, ONCE),
         ([head("GET / HTTP/1.1")], 400, ONCE),
         ([head("GET / HTTP/1.1", "Host: x", "no colon")], 400, ONCE),
         ([b"GET / HTTP/1.1\r\nHost: x\r\n", b"X: y\r\n" * MAX_HEAD], 431, ONCE),

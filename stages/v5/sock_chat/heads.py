@@ -101,8 +101,13 @@ def parse(head: bytes) -> Request:
     path, _, query = target.partition("?")
     method = event.method.decode("ascii")
     has_body = not isinstance(parser.next_event(), h11.EndOfMessage)
-    keeps_alive = not has_body and parser.their_state is not h11.MUST_CLOSE
+    options = [value for name, value in headers if name == "connection"]
+    closes = "close" in re.split(r"[\s,]+", ",".join(options).lower())
+    # h11's own word for it is lost where a CONNECT or an Upgrade might switch protocols
+    keeps_alive = not has_body and not closes and event.http_version >= b"1.1"
     request = Request(head, method, path, query, headers, keeps_alive)
+    if request.get("content-length") and request.get("transfer-encoding"):
+        raise Refused(plain(400, "Content-Length o Transfer-Encoding, no los dos.", True))
     if has_body and int(request.get("content-length") or 0) > MAX_BODY:
         raise Refused(plain(413, f"Cuerpo demasiado largo: {MAX_BODY} bytes como mucho.", True))
     return request

@@ -87,6 +87,8 @@ class Http:
         if not self.idle:
             return NEVER
         try:
+            if self._data.startswith(b"\r\n"):  # after the one before: RFC 9112, 2.2
+                del self._data[:2]
             end = find_end(self._data) if self._data else 0
             if end:
                 head = bytes(self._data[:end])
