@@ -109,7 +109,7 @@ def _counter(name: str) -> Callable[[Sample], float]:
 def _reading(load: str) -> float:
     """CPU time for a message of a server that has no clients."""
     loads = [each["loads"][load] for each in results("scale")["elsewhere"]]
-    return median(each["cpu_seconds"][1] / each["messages"] for each in loads)
+    return median(float(each["cpu_seconds"][1] / each["messages"]) for each in loads)
 
 
 def measured() -> Costs:
