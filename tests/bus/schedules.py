@@ -247,4 +247,4 @@ async def run(seeds: Sequence[int], nats: Nats, restarts: bool = False) -> None:
     if disturbing:
         disturbing.cancel()
     errors = [end for end in ends if end]
-    assert not errors, "\n".join(map(str, errors))
+    assert not errors, "\n".join(map(repr, errors))
