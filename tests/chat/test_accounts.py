@@ -170,7 +170,7 @@ def test_passwords_only_by_tls_or_from_loopback(serve: Serve) -> None:
     ]
 
 
-@pytest.mark.parametrize("nick", ["bea", "eva"])
+@pytest.mark.parametrize("nick", ["bea", pytest.param("eva", marks=pytest.mark.long)])
 def test_a_ban_survives_a_restart(nick: str, serve: Serve, tmp_path: Path) -> None:
     """bea has an owner, eva has not: only the address is banned with her."""
     path = tmp_path / "chat.db"
