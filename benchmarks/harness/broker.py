@@ -20,6 +20,12 @@ def program() -> str:
     return path
 
 
+def version() -> str:
+    """ "2.10.1": of that program."""
+    done = subprocess.run([program(), "--version"], capture_output=True, text=True, check=True)
+    return done.stdout.split()[-1].lstrip("v")
+
+
 class Nats:
     """settings: more of its configuration."""
 

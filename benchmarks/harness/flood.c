@@ -1,7 +1,10 @@
 /* The load under which servers are measured, in a closed loop or at a fixed rate. flood.py starts
  * and commands it.
  *
- *     flood HOST PORT CLIENTS SENDERS IN_FLIGHT SIZE DEADLINE SERVER_PID SPIN ASKS WEB
+ *     flood HOST PORTS CLIENTS SENDERS IN_FLIGHT SIZE DEADLINE SERVER_PID SPIN ASKS WEB
+ *
+ * PORTS are one, or several with commas between them, of servers that are one chat: the clients go to
+ * them in turn. The CPU time is that of SERVER_PID.
  *
  * All CLIENTS listen, and the first SENDERS of them speak: messages of SIZE bytes, of which each
  * has at most IN_FLIGHT under way. One thread waits in epoll_wait(). In a turn it reads from
@@ -54,6 +57,7 @@ enum {
     MAX_SIZE = 1 << 16, /* of a message */
     REST_SIZE = 1 << 18, /* of a frame that has not come to its end */
     EVENTS = 1024,
+    MAX_PORTS = 64,
     NAME_SIZE = 80,
     OWN_SIZE = 1024,    /* of a line of the server's own */
     DIGITS = 8,         /* with which a message begins */
@@ -821,14 +825,15 @@ static void measure(double rate, uint64_t unmeasured, uint64_t messages)
 
 int main(int argc, char **argv)
 {
-    struct addrinfo *address, hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICHOST};
+    struct addrinfo *addresses[MAX_PORTS], hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICHOST};
     struct epoll_event event = {.events = EPOLLIN, .data.ptr = NULL};
+    int ports = 0;
     char command[100];
     double rate;
     unsigned long long unmeasured, messages;
 
     if (argc != 12)
-        fail("usage: flood HOST PORT CLIENTS SENDERS IN_FLIGHT SIZE DEADLINE SERVER_PID SPIN ASKS "
+        fail("usage: flood HOST PORTS CLIENTS SENDERS IN_FLIGHT SIZE DEADLINE SERVER_PID SPIN ASKS "
              "WEB");
     clients_size = atoi(argv[3]);
     senders_size = atoi(argv[4]);
@@ -846,8 +851,9 @@ int main(int argc, char **argv)
              "GET /ws HTTP/1.1\r\nHost: %s%s%s:%s\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
              "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n",
              ipv6 ? "[" : "", argv[1], ipv6 ? "]" : "", argv[2]);
-    if (getaddrinfo(argv[1], argv[2], &hints, &address) != 0)
-        fail("%s is not a numeric address", argv[1]);
+    for (char *port = strtok(argv[2], ","); port; port = strtok(NULL, ","))
+        if (ports == MAX_PORTS || getaddrinfo(argv[1], port, &hints, &addresses[ports++]) != 0)
+            fail("%s, %s: not a numeric address, or too many ports", argv[1], port);
     prctl(PR_SET_TIMERSLACK, 1UL); /* ns: wake when a message is due, not 50 us later */
     setvbuf(stdin, NULL, _IONBF, 0); /* what it had read ahead, epoll_wait() would not see */
     epoll = epoll_create1(EPOLL_CLOEXEC);
@@ -856,7 +862,7 @@ int main(int argc, char **argv)
     clients = zeroed(clients_size, sizeof *clients);
     senders = zeroed(senders_size, sizeof *senders);
     for (int i = 0; i < clients_size; i++)
-        connect_client(&clients[i], address);
+        connect_client(&clients[i], addresses[i % ports]);
     for (int s = 0; s < senders_size; s++)
         prepare(&senders[s], &clients[s]);
     await(hear_greeting, "given frames"); /* nobody is greeted yet */

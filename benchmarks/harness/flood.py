@@ -25,7 +25,7 @@ import signal
 import ssl
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -133,6 +133,7 @@ class FloodInC(Load):
 
     cpu: the one that it has for itself; where it has none, it sleeps while it waits.
     deadline: seconds after which a delivery counts as lost.
+    others: servers that are one chat with the first; the clients go to them in turn.
     """
 
     saturating = True
@@ -147,10 +148,12 @@ class FloodInC(Load):
         *,
         cpu: int | None = None,
         deadline: float | None = None,
+        others: Sequence[Target] = (),
     ):
         super().__init__(clients, senders, in_flight, size)
-        host, port = server.address[:2]
-        arguments = [host, port, clients, self.senders, in_flight, size, deadline or DEADLINE]
+        host = server.address[0]
+        ports = ",".join(str(each.address[1]) for each in (server, *others))
+        arguments = [host, ports, clients, self.senders, in_flight, size, deadline or DEADLINE]
         arguments += [server.pid, int(cpu is not None), int(server.asks), int(server.websocket)]
         command = starter(signum=signal.SIGKILL, parent=os.getpid(), session=True)
         command += [str(compiled.program(SOURCE)), *map(str, arguments)]

@@ -3,7 +3,8 @@
     python -m stages.course              # rewrites the pages that have changed
     python -m stages.course --check      # writes nothing; a diff, and status 5, if it would
 
-It is cog, with the functions of blocks.py, and for v5 of chat.py. A block has lines of its own:
+It is cog, with the functions of blocks.py, and for v5 of chat.py and scale.py. A block has lines of
+its own:
 
     <!-- [[[cog print(cost("v4", "v3")) ]]] -->
     ...
@@ -26,9 +27,9 @@ from pathlib import Path
 from cogapp.cogapp import Cog, CogError
 
 from benchmarks.harness.files import ROOT
-from stages.course import blocks
+from stages.course import blocks, scale
 
-PROLOGUE = "from stages.course.blocks import *; from stages.course.chat import *"
+PROLOGUE = "; ".join(f"from stages.course.{name} import *" for name in ("blocks", "chat", "scale"))
 VALUE = re.compile(r"(<!-- value: (.+?) -->).*?(<!-- end -->)")
 PLACE = re.compile(r"(\[`([\w.]+)`\]\(([\w./-]+\.py)#L)\d+")
 
@@ -39,7 +40,7 @@ class Pages(Cog):  # type: ignore[misc]
         folder = (ROOT / fname).parent
 
         def value(match: re.Match[str]) -> str:
-            return f"{match[1]}{eval(match[2], vars(blocks))}{match[3]}"
+            return f"{match[1]}{eval(match[2], {**vars(scale), **vars(blocks)})}{match[3]}"
 
         def place(match: re.Match[str]) -> str:
             path = os.path.normpath(folder / match[3])

@@ -28,6 +28,7 @@ RESULTS = {
     "comparison": "benchmarks/results/comparison.json",
     "syscalls": "profiling/results/syscalls.json",
     "rounds": "profiling/results/rounds.json",
+    "scale": "benchmarks/results/scale.json",
 }
 FILES = {
     **{stage: f"stages/{stage}/server.py" for stage in ("v1", "v2", "v3", "v4")},
@@ -114,7 +115,9 @@ def sources(*names: str) -> str:
     packages stand in the results themselves."""
     parts = []
     for name in names:
-        shown = RESULTS[name] if name == "rounds" else RESULTS[name].replace(".json", ".md")
+        shown = (
+            RESULTS[name] if name in ("rounds", "scale") else RESULTS[name].replace(".json", ".md")
+        )
         about = {"commit": "-", **results(name)["environment"]}
         measured = "`{command}`, {date}, commit {commit}, {cpus} x {cpu}, {kernel}, {python}"
         parts.append(f"{link(shown.rpartition('/')[2], shown)}: {measured.format(**about)}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import traceback
 from collections.abc import Sequence
 
 from benchmarks.harness.broker import Nats
@@ -237,10 +238,9 @@ async def run(seeds: Sequence[int], nats: Nats, restarts: bool = False) -> None:
         schedule = Schedule(seed, nats.port)
         try:
             await asyncio.wait_for(schedule.run(), 60)
-        except Exception as error:
-            raise AssertionError(
-                f"seed {seed}: {type(error).__name__} {error}; {schedule.log}"
-            ) from error
+        except (Exception, asyncio.CancelledError) as error:
+            where = "".join(traceback.format_exception(error))
+            raise AssertionError(f"seed {seed}: {where}; {schedule.log}") from error
 
     disturbing = asyncio.ensure_future(disturb(nats, random.Random(seeds[0]))) if restarts else None
     ends = await asyncio.gather(*[one(seed) for seed in seeds], return_exceptions=True)

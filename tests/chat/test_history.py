@@ -332,11 +332,14 @@ def test_the_journal_of_a_server_shrinks_when_a_reader_has_gone(tmp_path: Path) 
     assert not journal.exists()
 
 
-def test_who_has_seen_what_an_older_copy_does_not_have_is_told_of_a_gap(tmp_path: Path) -> None:
+@pytest.mark.parametrize("first", [[], ["1", "2"]], ids=["empty", "begun"])
+def test_who_has_seen_what_an_older_copy_does_not_have_is_told_of_a_gap(
+    first: list[str], tmp_path: Path
+) -> None:
     """Though the copy's server has said more than that by then, in the same epoch."""
     path, copy = tmp_path / "chat.db", tmp_path / "copy.db"
     history = History(path)
-    history.say("1", "2")
+    history.say(*first)
     history.close()
     shutil.copy(path, copy)
     positions = []
@@ -352,7 +355,7 @@ def test_who_has_seen_what_an_older_copy_does_not_have_is_told_of_a_gap(tmp_path
     for position in positions[:2]:
         assert position > newest or history.after("general", position, 100, newest).gap
     assert len(set(positions)) == 3
-    for known, count in ((2, 52), (positions[2], 50), (newest, 0)):
+    for known, count in ((len(first), 52), (positions[2], 50), (newest, 0)):
         past = history.after("general", known, 100, newest)
         assert (len(past.messages), past.gap) == (count, False)
     history.close()

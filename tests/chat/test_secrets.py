@@ -58,7 +58,7 @@ def test_passwords_and_private_messages_are_nowhere(serve: Serve, tmp_path: Path
         assert any(kept in text for text in files)
 
 
-@pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
+@pytest.mark.parametrize("loop", ["uvloop", pytest.param("asyncio", marks=pytest.mark.long)])
 @pytest.mark.parametrize("fault", FAULTS)
 def test_an_exception_with_a_password_in_it_is_told_without_it(
     fault: str, loop: str, tmp_path: Path

@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from websockets.frames import Close, Frame, Opcode
 from websockets.protocol import State
@@ -93,6 +93,7 @@ def test_it_closes_as_the_library_does(stream: bytes) -> None:
         assert sent.startswith(decoder.answers)
 
 
+@settings(max_examples=20)
 @given(st.lists(small, max_size=9), st.binary(max_size=9))
 def test_it_goes_back_to_the_short_way(frames: list[bytes], data: bytes) -> None:
     decoder = FrameDecoder()

@@ -22,6 +22,7 @@ from sock_chat.events import Said
 from sock_chat.log import Author
 
 BLOCK = 1 << 32  # positions that are reserved at once; a client's numbers end at 2**53
+FIRST = 1  # reserved by a server that has ended before anything was said
 CHUNK = 100
 LOADED = 1000  # messages, or a few more, that are in memory from the start
 
@@ -60,7 +61,7 @@ def begin(database: sqlite3.Connection) -> State:
     database.execute("BEGIN IMMEDIATE")
     epoch, reserved, forgotten = database.execute("SELECT * FROM log").fetchone()
     size, last = database.execute("SELECT total(count), max(last) FROM chunks").fetchone()
-    if reserved != (last or 0):  # it was killed, or has lost what came last
+    if reserved not in (FIRST, last or 0):  # it was killed, or has lost what came last
         forgotten = reserved
     note = Note(reserved + BLOCK, forgotten)
     database.execute("UPDATE log SET reserved = ?, forgotten = ?", note)

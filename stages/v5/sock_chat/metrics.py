@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from sock_chat.server import Server
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
-FRESH = 1.0  # seconds
 PREFIX = "sock_chat_"
 COUNTER, GAUGE, HISTOGRAM = "counter", "gauge", "histogram"
 
@@ -168,22 +167,6 @@ def exposition(server: Server) -> bytes:
     registry.register(_Metrics(server))
     ProcessCollector(registry=registry)
     return write(registry)
-
-
-class Exposition:
-    """exposition(), but not oftener than every FRESH seconds: it looks at each connection, and
-    whoever asks without end must not keep the chat waiting."""
-
-    def __init__(self, server: Server):
-        self._server = server
-        self._text = b""
-        self._time = float("-inf")
-
-    def get(self) -> bytes:
-        now = self._server.chat.clock()
-        if now - self._time >= FRESH:
-            self._text, self._time = exposition(self._server), now
-        return self._text
 
 
 class _Metrics(Collector):

@@ -19,12 +19,12 @@ from sock_chat.config import Config
 from sock_chat.connection import Connection
 from sock_chat.counters import Counters
 from sock_chat.doors import Door
+from sock_chat.exposition import Exposition
 from sock_chat.files import load
 from sock_chat.journal import Journal
 from sock_chat.limits import ConnectionLimiter
 from sock_chat.link import Reason
 from sock_chat.log import Turn
-from sock_chat.metrics import Exposition
 from sock_chat.proxy import HeaderReader, is_trusted
 from sock_chat.rooms import Rooms
 from sock_chat.storage import Storage, storage_class

@@ -14,7 +14,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from importlib.resources import files
-from unicodedata import category, normalize
+from unicodedata import category, is_normalized, normalize
 
 import msgspec
 
@@ -51,7 +51,7 @@ def classes(pairs: Iterable[tuple[str, str]]) -> Iterable[set[str]]:
 
 def may_be_named(char: str) -> bool:
     """Whether a name can have this character, once it is decomposed."""
-    return category(char)[0] in "LMN" and normalize("NFKC", char) == char
+    return category(char)[0] in "LMN" and is_normalized("NFKC", char)
 
 
 def load() -> Mapping[int, str]:
@@ -64,7 +64,7 @@ def load() -> Mapping[int, str]:
     )
     table: dict[int, str] = {}
     for members in classes(pairs):
-        chosen = min(members, key=lambda member: (len(member) == 1, member))
+        chosen = min([member for member in members if len(member) > 1] or members)
         for char in members - {chosen}:
             if len(char) == 1 and may_be_named(char):
                 table[ord(char)] = sys.intern(chosen)

@@ -27,7 +27,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from sock_chat import archive
-from sock_chat.archive import BLOCK, Lines, Note
+from sock_chat.archive import BLOCK, FIRST, Lines, Note
 from sock_chat.events import Said
 from sock_chat.log import Author, Past, Speaker, Turn
 from sock_chat.memory_log import MemoryLog
@@ -226,5 +226,5 @@ class SqliteLog(MemoryLog):
         Raises StoreError."""
         # What is being written may fail; what is written already is ignored.
         batch = [*self._writing, *self._waiting]
-        note = Note(self.position, self._forgotten)
+        note = Note(self.position or FIRST, self._forgotten)
         self._store.wait(partial(archive.write_and_note, batch, note, 0), timeout)

@@ -12,12 +12,12 @@ from typing import Protocol, cast
 from urllib.parse import parse_qs
 
 from sock_chat.chat import Visit
+from sock_chat.exposition import Exposition
 from sock_chat.files import revalidated
 from sock_chat.forwarded import Client, client
 from sock_chat.heads import Answer, Refused, Request, find_end, parse, plain, serialize
 from sock_chat.limits import is_loopback
 from sock_chat.link import LOW_WATER, Reason
-from sock_chat.metrics import CONTENT_TYPE, Exposition
 from sock_chat.owner import Owner
 from sock_chat.proxy import Networks
 from sock_chat.rooms import GENERAL
@@ -144,8 +144,7 @@ class Http:
         return self._exposition(request, who)
 
     def _exposition(self, request: Request, who: Client) -> Answer:
-        headers = {"Content-Type": CONTENT_TYPE, "Cache-Control": "no-store"}
-        return Answer(200, self._site.exposition.get(), headers)
+        return self._site.exposition.get()
 
     def _ws(self, request: Request, who: Client) -> Answer:
         counters = self._site.chat.counters
