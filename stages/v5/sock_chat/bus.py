@@ -228,8 +228,12 @@ class Bus:
         await self._close_client()
 
     async def _close_client(self) -> None:
-        with suppress(Exception):
-            await asyncio.wait_for(self.client.close(), self.intervals.answer)
+        """In a task of its own: close() may end by a CancelledError that nobody has sent to it, and
+        may swallow the one that is."""
+        closing = asyncio.ensure_future(self.client.close())
+        closing.add_done_callback(lambda task: task.cancelled() or task.exception())
+        await asyncio.wait([closing], timeout=self.intervals.answer)
+        closing.cancel()
 
 
 def _version(client: Client) -> tuple[int, int]:
