@@ -12,7 +12,7 @@ from tests.bus import schedules
 
 
 def test_a_few_schedules(nats: Nats) -> None:
-    asyncio.run(schedules.run(range(5), nats))
+    asyncio.run(schedules.run(range(2), nats))
 
 
 @pytest.mark.long

@@ -126,5 +126,5 @@ def is_part(part: list[T], whole: list[T]) -> bool:
     return all(item in rest for item in part)
 
 
-Model.TestCase.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
+Model.TestCase.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
 test_model = Model.TestCase

@@ -173,5 +173,5 @@ class Chat(RuleBasedStateMachine):
         return lines, spoken
 
 
-Chat.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+Chat.TestCase.settings = settings(max_examples=30, stateful_step_count=40, deadline=None)
 test_model = Chat.TestCase

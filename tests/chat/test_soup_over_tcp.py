@@ -13,7 +13,7 @@ from tests.chat.conftest import Guest
 from tests.chat.test_soup import PIECES
 from tests.support.wire import PROMPTLY, Peer
 
-SEEDS = int(os.environ.get("SOUP_SEEDS", "200"))
+SEEDS = int(os.environ.get("SOUP_SEEDS", "100"))
 
 
 def eat(server: Server, seed: int) -> None:
@@ -35,7 +35,7 @@ def eat(server: Server, seed: int) -> None:
 
 
 def test_soup(server: Server) -> None:
-    """SOUP_SEEDS in the environment: so many instead of 200."""
+    """SOUP_SEEDS in the environment: so many instead of 100."""
     ana, bea = Guest(server, "ana"), Guest(server, "bea")
     for seed in range(SEEDS):
         eat(server, seed)
