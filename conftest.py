@@ -15,7 +15,7 @@ import pytest
 
 from benchmarks.harness.process import descriptor_limit_raised
 
-RARE = ("long", "container")
+RARE = ("long", "container", "unsteady")
 """Marks of tests that run only when `-m` names them."""
 
 

@@ -87,7 +87,7 @@ def wait_for(guest: Guest, line: str) -> None:
         pass
 
 
-@pytest.mark.long
+@pytest.mark.unsteady
 @pytest.mark.parametrize("how", ["stopped", "killed"])
 def test_nats_goes_and_comes_back(serve: Serve, own_nats: Nats, how: str) -> None:
     servers = [serve(own_nats.url) for _ in range(2)]
@@ -115,7 +115,7 @@ def test_nats_goes_and_comes_back(serve: Serve, own_nats: Nats, how: str) -> Non
     newcomer.lines("* En general (3): g0, g1, z")
 
 
-@pytest.mark.long
+@pytest.mark.unsteady
 def test_a_server_that_stood_still_finds_that_it_was_given_up(serve: Serve, nats: Nats) -> None:
     """Its clients are closed, nothing of what they said is heard, and it serves on."""
     one, two = serve(nats.url), serve(nats.url)
@@ -140,7 +140,7 @@ def test_a_server_that_stood_still_finds_that_it_was_given_up(serve: Serve, nats
     again.lines("g0 dice: te oigo")
 
 
-@pytest.mark.long
+@pytest.mark.unsteady
 @pytest.mark.parametrize("fault", ["cut", "black hole", "slow"])
 def test_the_link_fails(serve: Serve, nats: Nats, link: ThreadedLink, fault: str) -> None:
     """Its server is not given up: nobody is away for longer than a lease but who is."""
@@ -168,7 +168,7 @@ def test_the_link_fails(serve: Serve, nats: Nats, link: ThreadedLink, fault: str
     crowd.hears_promptly()
 
 
-@pytest.mark.long
+@pytest.mark.unsteady
 def test_a_server_that_was_cut_off_for_too_long_is_given_up(
     serve: Serve, nats: Nats, link: ThreadedLink
 ) -> None:
@@ -183,7 +183,7 @@ def test_a_server_that_was_cut_off_for_too_long_is_given_up(
     crowd.guests[1].lines("* En general (1): g1")
 
 
-@pytest.mark.long
+@pytest.mark.unsteady
 def test_the_leader_of_a_cluster_is_killed(serve: Serve, tmp_path: Path) -> None:
     with ExitStack() as stack:
         three = cluster(tmp_path)
@@ -207,7 +207,7 @@ def test_the_leader_of_a_cluster_is_killed(serve: Serve, tmp_path: Path) -> None
         crowd.hears_promptly()
 
 
-@pytest.mark.long
+@pytest.mark.unsteady
 def test_a_full_store_is_told(serve: Serve, tmp_path: Path) -> None:
     settings = "jetstream { max_file_store: 2MB, max_mem: 64MB }"
     with Nats(tmp_path / "nats", settings) as nats:
@@ -230,7 +230,7 @@ def test_a_full_store_is_told(serve: Serve, tmp_path: Path) -> None:
         wait_for(crowd.guests[1], REFUSED)
 
 
-@pytest.mark.long
+@pytest.mark.unsteady
 def test_a_server_is_killed_while_it_speaks(serve: Serve, nats: Nats) -> None:
     """The others hear what it said up to somewhere, all of it, and then that its people left."""
     servers = [serve(nats.url) for _ in range(3)]

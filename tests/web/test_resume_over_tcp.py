@@ -123,9 +123,11 @@ class Run:
         self.left: list[Wire] = []  # whose server is not told that they have been cut
         self.numbers = count()
         self.lost: Counter[str] = Counter()
+        self.starts = 0
         self.start()
 
     def start(self) -> None:
+        self.starts += 1
         self.server = Server("v5", arguments=self.arguments)
 
     def stop(self) -> None:
@@ -280,7 +282,8 @@ class Run:
             said = Counter(text for *_, text in truth if text.startswith(f"{reader.name}:"))
             assert not typed - said - self.lost, "a line is lost"
             assert not said - typed, "a line is there twice"
-            assert all(privates[text] <= 1 for text in reader.typed)
+            if self.starts == 1:  # a server that starts anew knows no ids of commands
+                assert all(privates[text] <= 1 for text in reader.typed)
 
 
 ENDS: list[Callable[[Run], None]] = [Run.settle, Run.restart, Run.kill, Run.restore]
