@@ -73,7 +73,7 @@ def test_two_servers_are_one_chat(pair: tuple[Server, Server], serve: Serve, nat
     zoe.lines("* En cine: anita, bea.")
 
 
-@pytest.mark.long
+@pytest.mark.unsteady
 def test_bans_and_kicks_reach_other_servers(serve: Serve, nats: Nats) -> None:
     one = serve(nats.url, arguments="--operator jefa")
     two = serve(nats.url)
@@ -96,7 +96,7 @@ def test_bans_and_kicks_reach_other_servers(serve: Serve, nats: Nats) -> None:
     Guest(one, "carlos", source="127.0.0.9").say("/quit")
 
 
-@pytest.mark.long
+@pytest.mark.unsteady
 @pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGTERM])
 def test_the_people_of_a_server_that_ends_have_left(
     pair: tuple[Server, Server], signum: signal.Signals
@@ -123,7 +123,7 @@ def test_without_nats_it_does_not_start() -> None:
     assert done.stderr.count("\n") == 1
 
 
-@pytest.mark.long
+@pytest.mark.unsteady
 def test_an_owner_is_forgotten_while_servers_run(pair: tuple[Server, Server], nats: Nats) -> None:
     one, two = pair
     ana = Guest(one, "ana")

@@ -203,6 +203,7 @@ def is_cut(peer: Peer) -> bool:
     return line == goodbye
 
 
+@pytest.mark.unsteady
 def test_the_volume_is_saved_and_nobody_is_cut(clone: Path, room: Room) -> None:
     kate = room.enter("kate")
     kate.say("/join copia")

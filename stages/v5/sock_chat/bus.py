@@ -18,12 +18,12 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 import nats.errors
-from nats.aio.client import Client
 from nats.js.api import DiscardPolicy, StorageType, StreamConfig, StreamInfo
 from nats.js.client import JetStreamContext
 from nats.js.errors import APIError, ServiceUnavailableError
 
 from sock_chat.intervals import Intervals
+from sock_chat.nats_client import NatsClient
 from sock_chat.store import StoreError
 from sock_chat.stream_reader import FAILURES, StreamReader
 from sock_chat.wire import Subjects
@@ -55,7 +55,7 @@ class Bus:
     ):
         self.subjects = subjects
         self.intervals = intervals
-        self.client = Client()
+        self.client = NatsClient()
         self.api: JetStreamContext = self.client.jetstream(timeout=intervals.answer)
         self.is_away = True
         self.is_recovering = True  # nothing is to be written
@@ -236,6 +236,6 @@ class Bus:
         closing.cancel()
 
 
-def _version(client: Client) -> tuple[int, int]:
+def _version(client: NatsClient) -> tuple[int, int]:
     version = client.connected_server_version
     return version.major, version.minor
