@@ -58,7 +58,7 @@ def serve() -> Iterator[Serve]:
             assert (status, server.errors.rest()) == (0, [])
 
 
-@pytest.fixture(params=["uvloop", "asyncio"])
+@pytest.fixture(params=["uvloop", pytest.param("asyncio", marks=pytest.mark.long)])
 def server(request: pytest.FixtureRequest, serve: Serve) -> Server:
     """v5 on each of its loops."""
     return serve("--loop", request.param)

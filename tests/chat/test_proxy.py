@@ -88,7 +88,7 @@ def test_soup_of_headers() -> None:
         assert header is None or header.size <= len(soup)
 
 
-@pytest.fixture(params=["uvloop", "asyncio"])
+@pytest.fixture(params=["uvloop", pytest.param("asyncio", marks=pytest.mark.long)])
 def server(request: pytest.FixtureRequest, serve: Serve) -> Server:
     return serve("--trust-proxy", "127.0.0.0/8", "--per-address", "2", "--loop", request.param)
 

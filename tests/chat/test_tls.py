@@ -26,7 +26,7 @@ def certificates(tmp_path: Path) -> Certificates:
     return Certificates(tmp_path)
 
 
-@pytest.fixture(params=["uvloop", "asyncio"])
+@pytest.fixture(params=["uvloop", pytest.param("asyncio", marks=pytest.mark.long)])
 def server(request: pytest.FixtureRequest, serve: Serve, certificates: Certificates) -> Server:
     return serve(*certificates.options, "--loop", request.param)
 

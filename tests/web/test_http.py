@@ -156,7 +156,7 @@ def test_who_is_behind_a_proxy_is_believed_of_that(shared: Server, source: str) 
         assert answer(shared, request, source=source)[0] == (status if source else 200)
 
 
-@pytest.fixture(params=["uvloop", "asyncio"])
+@pytest.fixture(params=["uvloop", pytest.param("asyncio", marks=pytest.mark.long)])
 def certified(request: pytest.FixtureRequest, serve: Serve, tmp_path: Any) -> Server:
     return serve(*Certificates(tmp_path).options, "--loop", request.param)
 
